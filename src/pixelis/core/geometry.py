@@ -74,7 +74,9 @@ class Box:
         box = self.clip(width=width, height=height)
         if box.is_empty:
             return 0, 0, 0, 0
-        return math.floor(box.x0), math.floor(box.y0), math.ceil(box.x1), math.ceil(box.y1)
+        # A millionth of a pixel is rounding, not a pixel touched.
+        x0, y0 = math.floor(box.x0 + 1e-6), math.floor(box.y0 + 1e-6)
+        return x0, y0, max(math.ceil(box.x1 - 1e-6), x0 + 1), max(math.ceil(box.y1 - 1e-6), y0 + 1)
 
     def __str__(self) -> str:
         return f"[{self.x0:g}, {self.y0:g}, {self.x1:g}, {self.y1:g}] px"

@@ -38,12 +38,16 @@ def parse_turn(text: str) -> Turn:
             message tells the policy what to write instead; nothing of such a turn is executed.
     """
     if len(text) > MAX_TURN_CHARS:
-        raise GrammarError("bad_call", f"the turn has {len(text)} characters, at most {MAX_TURN_CHARS}: write one short thought and one call")
+        raise GrammarError(
+            "bad_call", f"the turn has {len(text)} characters, at most {MAX_TURN_CHARS}: write one short thought and one call"
+        )
     counts = {tag: text.count(tag) for tag in TAGS}
     if counts[RESPONSE_OPEN] or counts[RESPONSE_CLOSE]:
         raise GrammarError("bad_call", "tool responses are written by the tools, not by you: write a call and wait")
     if counts[CALL_OPEN] > 1 or counts[CALL_CLOSE] > 1:
-        raise GrammarError("bad_call", f"{max(counts[CALL_OPEN], counts[CALL_CLOSE])} calls in one turn: write exactly one and wait for its result")
+        raise GrammarError(
+            "bad_call", f"{max(counts[CALL_OPEN], counts[CALL_CLOSE])} calls in one turn: write exactly one and wait for its result"
+        )
     if counts[CALL_OPEN] != counts[CALL_CLOSE]:
         raise GrammarError("bad_call", f"a call opens with {CALL_OPEN} and closes with {CALL_CLOSE}: one of them is missing")
     if counts[CALL_OPEN] and (counts[ANSWER_OPEN] or counts[ANSWER_CLOSE]):
@@ -79,7 +83,9 @@ def parse_call(body: str) -> Call:
     try:
         value = jsontext.loads(body)
     except (ValueError, RecursionError) as error:
-        raise GrammarError("bad_call", f"the call is not JSON ({str(error)[:80]}): write {{\"name\": \"ZOOM\", \"arguments\": {{...}}}}") from None
+        raise GrammarError(
+            "bad_call", f'the call is not JSON ({str(error)[:80]}): write {{"name": "ZOOM", "arguments": {{...}}}}'
+        ) from None
     if not isinstance(value, dict) or not {"name"} <= set(value) <= {"name", "arguments"}:
         raise GrammarError("bad_call", 'a call is one object with "name" and "arguments" and nothing else')
     return make_call(value["name"], value.get("arguments", {}))

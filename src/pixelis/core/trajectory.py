@@ -136,7 +136,9 @@ def load_trajectory(data: bytes, *, where: str) -> Trajectory:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "the line"
-        raise DataError(f"{where}: {field}: {first['msg']} ({error.error_count()} problems in all); it is no trajectory of schema {SCHEMA}") from None
+        raise DataError(
+            f"{where}: {field}: {first['msg']} ({error.error_count()} problems in all); it is no trajectory of schema {SCHEMA}"
+        ) from None
     if trajectory.schema_version != SCHEMA:
         raise DataError(f"{where}: schema {trajectory.schema_version}; this version of Pixelis reads schema {SCHEMA}")
     return trajectory

