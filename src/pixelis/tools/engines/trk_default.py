@@ -1,0 +1,213 @@
+"""The TRK engine that needs nothing but OpenCV: follow the silhouette of one object from a box in the first frame.
+
+Per frame: the camera's motion is taken out; dense flow carries the silhouette from the last view to this one; colours and
+edges refine it; its box is the answer. Flow that contradicts itself, together with looks that do not fit, means the object
+jumped, hides or left: masked templates then look for it in the whole frame, near its expected path first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from pixelis.tools.engines.trk_base import BoxTuple, SteadySize, TrackedBox, as_rgb, clip_box
+from pixelis.tools.engines.trk_flow import Camera, Flow, Match, Pyramid, Window
+from pixelis.tools.engines.trk_mask import ColourModel, first_mask, mask_box, refine
+from pixelis.tools.engines.trk_search import Candidate, Looks, cut_patch
+
+ALGORITHM = 1
+"""Counts up whenever results may change."""
+
+
+@dataclass
+class Sight:
+    """One way to see the object in a frame."""
+
+    window: Window
+    view: np.ndarray
+    prob_HW: np.ndarray
+    box: BoxTuple
+    """Of the silhouette, view pixels."""
+    quality: float
+    """Of the flow that led here, in [0, 1]."""
+    similarity: float
+
+    @property
+    def good(self) -> float:
+        return 0.5 * self.quality + 0.5 * min(max(self.similarity, 0.0), 1.0)
+
+    @property
+    def area_px(self) -> float:
+        """Of the silhouette, frame pixels."""
+        return float((self.prob_HW > 0.5).sum()) / self.window.scale**2
+
+
+class DefaultTrk:
+    """Silhouette tracking by flow, colour and re-detection, with OpenCV alone."""
+
+    name = "silhouette"
+
+    @property
+    def version(self) -> str:
+        return f"silhouette-{ALGORITHM}/opencv-{cv2.__version__}/numpy-{np.__version__}"
+
+    def track(self, frames: Iterable[np.ndarray], box: BoxTuple, *, should_stop: Callable[[], None] | None = None) -> list[TrackedBox]:
+        """Follow what the box of the first frame shows.
+
+        Args:
+            frames: RGB uint8 [height, width, 3], consumed one by one.
+            box: in the first frame's pixels, x1 and y1 exclusive, clipped and not empty.
+            should_stop: called before every frame; what it raises passes through.
+        Returns:
+            One TrackedBox per frame; the first is the given box with score 1.
+        """
+        found: list[TrackedBox] = []
+        steady, track = SteadySize(), None
+        for frame in frames:
+            if should_stop is not None:
+                should_stop()
+            image = steady.enter(as_rgb(frame))
+            if track is None:
+                track = _Track(image, box)
+                found.append(TrackedBox(tuple(float(v) for v in box), 1.0))
+                continue
+            seen, score = track.step(image)
+            found.append(TrackedBox(steady.leave(seen, frame), float(min(max(score, 0.0), 1.0))))
+        return found
+
+
+class _Track:
+    """The state of one call; positions and sizes in frame pixels, velocity per frame with the camera's motion taken out."""
+
+    def __init__(self, image: np.ndarray, box: BoxTuple) -> None:
+        self.pyramid = Pyramid(image)
+        self.camera, self.flow = Camera(self.pyramid), Flow()
+        self.centre = np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2])
+        self.size = np.array([max(box[2] - box[0], 1.0), max(box[3] - box[1], 1.0)])
+        self.velocity, self.num_velocities, self.num_lost = np.zeros(2), 0, 0
+        window = Window.around(self.centre, self.size)
+        view = self.pyramid.view(window)
+        given = (*window.to_view(box[:2]), *window.to_view(box[2:]))
+        prob = first_mask(view, given)
+        tight = mask_box(prob) or given
+        # Thin parts (a leg, an antenna) are in the given box but not in the mask: keep their share of the size.
+        self.overhang = np.clip((np.array(given) - tight) / np.tile([tight[2] - tight[0], tight[3] - tight[1]], 2), -0.25, 0.25)
+        self.valid = window.inside(self.pyramid.width, self.pyramid.height)
+        self.colours = ColourModel(view, prob, self.valid)
+        self.looks = Looks(view, prob, tight)
+        self.sight = Sight(window, view, prob, tight, 1.0, 1.0)
+        self.silhouette = cut_patch(prob, tight)
+        self.usual_similarity, self.usual_area = 0.8, self.sight.area_px
+        self.since_learnt = 0
+
+    def step(self, image: np.ndarray) -> tuple[BoxTuple | None, float]:
+        """Advance by one frame; the box, or None while hidden, and the score."""
+        pyramid = Pyramid(image)
+        affine = self.camera.step(pyramid, self.centre if self.num_lost == 0 else None, self.size)
+        turn, still = affine[:, :2], affine[:, :2] @ self.centre + affine[:, 2]
+        self.velocity = turn @ self.velocity
+        expected = still + self.velocity
+        sight = self._follow(pyramid, still, expected) if self.num_lost == 0 else None
+        if sight is None or sight.good < SURE:
+            sight = self._search(pyramid, expected, sight)
+        self.pyramid = pyramid
+        if sight is None:
+            return self._lose(expected)
+        return self._accept(sight, still)
+
+    def _follow(self, pyramid: Pyramid, still: np.ndarray, expected: np.ndarray) -> Sight | None:
+        """The silhouette carried by flow, started from the expected place and, if that fails, from where the ground took it."""
+        best = None
+        for start in (expected, still) if np.hypot(*(expected - still)) > 0.1 * self.size.min() else (expected,):
+            sight = self._flow_to(pyramid, start - self.centre)
+            if sight is not None and (best is None or sight.good > best.good):
+                best = sight
+            if best is not None and best.good >= SURE:
+                break
+        return best
+
+    def _flow_to(self, pyramid: Pyramid, shift: np.ndarray) -> Sight | None:
+        old = Window.around(self.centre, self.size)
+        new = old.moved(shift)
+        before, view = self.pyramid.view(old), pyramid.view(new)
+        match = self.flow.match(before, view, self.sight.window.resample(self.sight.prob_HW, old))
+        return self._see(pyramid, new, view, match)
+
+    def _see(self, pyramid: Pyramid, window: Window, view: np.ndarray, match: Match) -> Sight | None:
+        band_px = 2.0 + BAND * float(np.sqrt(self.size.prod())) * window.scale
+        prob = refine(view, match.prior_HW, match.trust_HW, self.colours.log_ratio(view), band_px)
+        prob = prob * window.inside(pyramid.width, pyramid.height)
+        box = mask_box(prob)
+        if box is None:
+            return None
+        sight = Sight(window, view, prob, box, match.quality, self.looks.similarity(view, box))
+        return None if sight.area_px < HIDDEN_AREA * self.usual_area else sight
+
+    def _search(self, pyramid: Pyramid, expected: np.ndarray, sight: Sight | None) -> Sight | None:
+        """A better sight anywhere in the frame; the given one when it is good enough and nothing beats it."""
+        side = float(np.sqrt(self.size.prod()))
+        # Until two velocities agree, the object may be anywhere near; after that it keeps its course for a while.
+        sigma = side * ((6.0 if self.num_velocities < 2 else 2.0) + 0.3 * self.num_lost)
+        floor = max(0.4, 0.6 * self.usual_similarity)
+        if sight is not None:
+            floor = max(floor, sight.similarity + 0.15)
+        for candidate in self.looks.find(pyramid, self.size, expected, sigma, floor)[:2]:
+            jumped = self._land(pyramid, candidate)
+            if jumped is not None and jumped.similarity >= floor - 0.1:
+                return jumped
+        return sight if sight is not None and sight.good >= LOST else None
+
+    def _land(self, pyramid: Pyramid, candidate: Candidate) -> Sight | None:
+        """Put the last good silhouette where the candidate is, and refine it there."""
+        window = Window.around(candidate.centre, candidate.size)
+        view = pyramid.view(window)
+        low, high = window.to_view(candidate.centre - candidate.size / 2), window.to_view(candidate.centre + candidate.size / 2)
+        sx, sy = (high - low) / np.array(self.silhouette.shape[::-1])
+        matrix = np.array([[sx, 0, low[0] + 0.5 * sx - 0.5], [0, sy, low[1] + 0.5 * sy - 0.5]])
+        prior = cv2.warpAffine(self.silhouette, matrix, (window.width, window.height), flags=cv2.INTER_LINEAR)
+        trust = np.full(prior.shape, 0.6, np.float32)
+        return self._see(pyramid, window, view, Match(prior, trust, candidate.similarity, np.zeros((*prior.shape, 2), np.float32)))
+
+    def _lose(self, expected: np.ndarray) -> tuple[None, float]:
+        self.num_lost += 1
+        self.velocity = self.velocity * 0.98
+        self.centre = expected
+        return None, 0.1
+
+    def _accept(self, sight: Sight, still: np.ndarray) -> tuple[BoxTuple | None, float]:
+        low, high = sight.window.to_frame(sight.box[:2]), sight.window.to_frame(sight.box[2:])
+        centre, size = (low + high) / 2, high - low
+        step = centre - still
+        if self.num_lost == 0:
+            self.velocity = step if self.num_velocities == 0 else 0.5 * self.velocity + 0.5 * step
+        self.num_velocities, self.num_lost = self.num_velocities + 1, 0
+        self.centre, self.size, self.sight = centre, size, sight
+        self._learn(sight)
+        box = np.concatenate([low, high]) + self.overhang * np.tile(size, 2)
+        return clip_box(tuple(box), self.pyramid.width, self.pyramid.height), sight.good
+
+    def _learn(self, sight: Sight) -> None:
+        """Let colours, looks and usual values follow, while nothing covers the object."""
+        whole = sight.area_px > 0.75 * self.usual_area
+        self.usual_area *= float(np.clip(sight.area_px / self.usual_area, 0.97, 1.03))
+        self.since_learnt += 1
+        if sight.good < SURE or not whole:
+            return
+        self.usual_similarity += 0.1 * (min(sight.similarity, 1.0) - self.usual_similarity)
+        self.silhouette = cut_patch(sight.prob_HW, sight.box)
+        self.colours.update(sight.view, sight.prob_HW, sight.window.inside(self.pyramid.width, self.pyramid.height), 0.08)
+        if self.since_learnt >= 6 and sight.similarity < 0.9:
+            self.looks.learn(sight.view, sight.prob_HW, sight.box)
+            self.since_learnt = 0
+
+
+SURE = 0.55
+"""Above it a sight is taken without looking elsewhere."""
+LOST = 0.3
+"""Below it the object counts as hidden."""
+HIDDEN_AREA = 0.2
+BAND = 0.12
+"""How far the silhouette may grow beyond the carried one in one frame, relative to the object's side."""

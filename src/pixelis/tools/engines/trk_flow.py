@@ -1,0 +1,187 @@
+"""Views around an object, the camera's motion, and dense flow between two views.
+
+A view is a resampled window of a frame: large objects are seen shrunk and tiny ones enlarged, so every later step works
+on about the same number of pixels. Shapes: H height, W width of the view.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+CANVAS_PX = 200.0
+"""Side of a square view with the area that views have."""
+MAX_ZOOM = 4.0
+MARGIN = 0.4
+"""Ground around the object on each side, relative to the mean of its sides."""
+MARGIN_PX = 14.0
+
+
+class Pyramid:
+    """A frame with halved copies, so that a shrunken view does not alias."""
+
+    def __init__(self, frame: np.ndarray) -> None:
+        self.levels = [frame]
+        while min(self.levels[-1].shape[:2]) >= 64 and len(self.levels) < 5:
+            height, width = self.levels[-1].shape[:2]
+            self.levels.append(cv2.resize(self.levels[-1], (width // 2, height // 2), interpolation=cv2.INTER_AREA))
+
+    @property
+    def width(self) -> int:
+        return self.levels[0].shape[1]
+
+    @property
+    def height(self) -> int:
+        return self.levels[0].shape[0]
+
+    def shrunk(self, scale: float) -> np.ndarray:
+        """The whole frame at `scale` (at most 1)."""
+        size = (max(1, round(self.width * scale)), max(1, round(self.height * scale)))
+        return cv2.resize(self._level(scale)[0], size, interpolation=cv2.INTER_AREA)
+
+    def _level(self, scale: float) -> tuple[np.ndarray, float, float]:
+        index = 0
+        while index + 1 < len(self.levels) and self.levels[index + 1].shape[1] >= self.width * scale:
+            index += 1
+        image = self.levels[index]
+        return image, image.shape[1] / self.width, image.shape[0] / self.height
+
+    def view(self, window: Window) -> np.ndarray:
+        """The window's pixels, uint8 [H, W, 3]; beyond the frame its border repeats."""
+        image, kx, ky = self._level(window.scale)
+        # Inverse map, view to level: pixel centres sit at +0.5.
+        sx, sy = kx / window.scale, ky / window.scale
+        matrix = np.array(
+            [[sx, 0, window.x0 * kx + 0.5 * sx - 0.5], [0, sy, window.y0 * ky + 0.5 * sy - 0.5]],
+        )
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return cv2.warpAffine(image, matrix, (window.width, window.height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of the frame seen at `scale` view pixels per frame pixel."""
+
+    x0: float
+    y0: float
+    width: int
+    """Of the view."""
+    height: int
+    scale: float
+
+    @classmethod
+    def around(cls, centre: np.ndarray, size: np.ndarray) -> Window:
+        """The window for an object of `size` at `centre` (frame pixels)."""
+        margin = MARGIN * size.mean() + MARGIN_PX
+        sides = size + 2 * margin
+        scale = min(MAX_ZOOM, CANVAS_PX / float(np.sqrt(sides.prod())))
+        width, height = (int(max(24, round(side * scale))) for side in sides)
+        return cls(centre[0] - width / scale / 2, centre[1] - height / scale / 2, width, height, scale)
+
+    def moved(self, shift: np.ndarray) -> Window:
+        return Window(self.x0 + float(shift[0]), self.y0 + float(shift[1]), self.width, self.height, self.scale)
+
+    def to_frame(self, xy: np.ndarray) -> np.ndarray:
+        """View edge coordinates to frame coordinates."""
+        return np.asarray(xy, float) / self.scale + np.array([self.x0, self.y0])
+
+    def to_view(self, xy: np.ndarray) -> np.ndarray:
+        return (np.asarray(xy, float) - np.array([self.x0, self.y0])) * self.scale
+
+    def inside(self, frame_width: int, frame_height: int) -> np.ndarray:
+        """Bool [H, W]: view pixels whose centre lies inside the frame."""
+        xs = (np.arange(self.width) + 0.5) / self.scale + self.x0
+        ys = (np.arange(self.height) + 0.5) / self.scale + self.y0
+        return ((ys >= 0) & (ys < frame_height))[:, None] & ((xs >= 0) & (xs < frame_width))[None]
+
+    def resample(self, image_HW: np.ndarray, target: Window) -> np.ndarray:
+        """This view's map (float) seen through another window; 0 beyond it."""
+        ratio = self.scale / target.scale
+        shift = (np.array([target.x0, target.y0]) - np.array([self.x0, self.y0])) * self.scale + 0.5 * ratio - 0.5
+        matrix = np.array([[ratio, 0, shift[0]], [0, ratio, shift[1]]])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return cv2.warpAffine(image_HW, matrix, (target.width, target.height), flags=flags)
+
+
+class Camera:
+    """Global motion from frame to frame: a similarity fitted to corners outside the object.
+
+    Source: the camera motion compensation of BoT-SORT (sparse flow + RANSAC).
+    """
+
+    def __init__(self, first: Pyramid) -> None:
+        self.scale = min(1.0, 320.0 / first.width)
+        self.before = self._grey(first)
+
+    def _grey(self, pyramid: Pyramid) -> np.ndarray:
+        return cv2.cvtColor(pyramid.shrunk(self.scale), cv2.COLOR_RGB2GRAY)
+
+    def step(self, pyramid: Pyramid, centre: np.ndarray | None, size: np.ndarray) -> np.ndarray:
+        """Affine [2, 3] from the last frame's pixels to this one's; identity when the ground tells nothing."""
+        before, now = self.before, self._grey(pyramid)
+        self.before = now
+        mask = np.full(before.shape, 255, np.uint8)
+        if centre is not None:
+            low, high = (centre - 0.6 * size) * self.scale, (centre + 0.6 * size) * self.scale
+            mask[max(0, int(low[1])) : max(0, int(high[1])), max(0, int(low[0])) : max(0, int(high[0]))] = 0
+        identity = np.array([[1.0, 0, 0], [0, 1.0, 0]])
+        corners = cv2.goodFeaturesToTrack(before, 150, 0.01, 7, mask=mask)
+        if corners is None or len(corners) < 12:
+            return identity
+        there, found, _ = cv2.calcOpticalFlowPyrLK(before, now, corners, None, winSize=(15, 15), maxLevel=4)
+        back, found_back, _ = cv2.calcOpticalFlowPyrLK(now, before, there, None, winSize=(15, 15), maxLevel=4)
+        good = (found[:, 0] > 0) & (found_back[:, 0] > 0) & (np.abs(back - corners).reshape(-1, 2).max(1) < 0.7)
+        if good.sum() < 12:
+            return identity
+        affine, inliers = cv2.estimateAffinePartial2D(corners[good], there[good], ransacReprojThreshold=1.5)
+        if affine is None or inliers.sum() < 0.4 * good.sum() or not 0.7 < np.hypot(affine[0, 0], affine[1, 0]) < 1.4:
+            return identity
+        affine[:, 2] /= self.scale
+        return affine
+
+
+@dataclass(frozen=True)
+class Match:
+    """Dense correspondence between the view before and the view now."""
+
+    prior_HW: np.ndarray
+    """The old foreground probability carried to the new view."""
+    trust_HW: np.ndarray
+    """In [0, 1]: how consistent flow is there, forward and backward."""
+    quality: float
+    """Share of the old foreground that has a consistent, same-coloured place now."""
+    flow_HW2: np.ndarray
+    """From the new view to the old one, view pixels."""
+
+
+class Flow:
+    """Dense inverse search flow both ways; one per track, because OpenCV's object keeps buffers."""
+
+    def __init__(self) -> None:
+        self.engine = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+
+    def match(self, before: np.ndarray, now: np.ndarray, mask_HW: np.ndarray) -> Match:
+        """Carry the old view's foreground probability to the new view (both uint8 [H, W, 3], same size)."""
+        grey_before, grey_now = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (before, now))
+        back = self.engine.calc(grey_now, grey_before, None)
+        forth = self.engine.calc(grey_before, grey_now, None)
+        height, width = mask_HW.shape
+        grid = np.stack(np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)), -1)
+        at = grid + back
+        prior = cv2.remap(mask_HW, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        trust = self._trust(back, cv2.remap(forth, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+        colour = cv2.remap(before, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        residual = cv2.blur(np.abs(colour.astype(np.float32) - now).mean(-1), (3, 3))
+        trust *= np.exp(-((residual / 30) ** 2))
+        there = grid + forth
+        trust_old = cv2.remap(trust, there, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        quality = float((trust_old * mask_HW).sum() / max(mask_HW.sum(), 1e-6))
+        return Match(prior, trust, quality, back)
+
+    @staticmethod
+    def _trust(back: np.ndarray, forth_at: np.ndarray) -> np.ndarray:
+        miss = np.square(back + forth_at).sum(-1)
+        allowed = 1.0 + 0.01 * (np.square(back).sum(-1) + np.square(forth_at).sum(-1))
+        return np.exp(-miss / (2 * allowed))
