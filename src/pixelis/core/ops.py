@@ -6,7 +6,7 @@ what the policy reads and writes. Source: paper §3.2 and supplement 5.1, 10.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, Discriminator
@@ -21,7 +21,7 @@ PROPERTIES = ("colour", "size", "shape", "position", "orientation", "count", "mo
 T = TypeVar("T")
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True)
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
 def record(cls: type[T]) -> type[T]:
     """A frozen keyword-only dataclass that loads from JSON strictly: an unknown key is an error."""
     cls.__pydantic_config__ = ConfigDict(extra="forbid", ser_json_inf_nan="constants")  # type: ignore[attr-defined]

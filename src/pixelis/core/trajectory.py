@@ -7,6 +7,7 @@ run to run are kept apart (`Timing`), so that the same seed writes the same byte
 from __future__ import annotations
 
 import hashlib
+from dataclasses import field
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
@@ -58,7 +59,7 @@ class TokenRun:
 class PolicyInfo:
     name: str
     version: str
-    sampling: dict[str, Any] = {}
+    sampling: dict[str, Any] = field(default_factory=dict)
     """Temperature, top-p and the like, as used."""
 
 
@@ -77,9 +78,9 @@ class Trajectory:
     """The exact text of the last turn, the one with the answer."""
     stop_detail: str = ""
     """What went wrong, when something did."""
-    engines: dict[str, str] = {}
+    engines: dict[str, str] = field(default_factory=dict)
     """Op to the engine and version that served it."""
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = field(default_factory=dict)
     """Tool settings that change results, as `pixelis.tools` needs them to replay."""
     tokens: tuple[TokenRun, ...] = ()
     task_id: str = ""

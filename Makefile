@@ -1,0 +1,30 @@
+# Everything a newcomer needs. Each target makes the virtual environment first if it is not there.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: install demo test check bench clean
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[all,dev]'
+	touch $@
+
+demo: install  ## ask about a photo, a page and a video; write the viewer page; replay
+	$(BIN)/python examples/demo.py
+
+test: install  ## the whole test suite
+	$(BIN)/python -m pytest
+
+check: install  ## lint, format
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests benchmarks examples
+
+bench: install  ## quality and latency of the tools on ../shared/media or PIXELIS_MEDIA
+	$(BIN)/python benchmarks/tools.py
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
