@@ -1,0 +1,136 @@
+"""PROP's engine: properties measured on pixels, masks, tracks and boxes, each with a confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from pixelis.core.errors import ToolError
+from pixelis.tools.engines.prop_colour import COLOUR_NAMES, Attribute, name_pixels
+from pixelis.tools.engines.prop_count import count_things
+from pixelis.tools.engines.prop_motion import motion_of, relation_of
+from pixelis.tools.engines.prop_region import Region, cut_out
+from pixelis.tools.engines.prop_shape import orientation_of, position_of, shape_of, size_of
+
+WHATS = ("colour", "size", "shape", "position", "orientation", "count", "motion", "relation")
+
+
+def colour(image_HWC: np.ndarray, mask_HW: np.ndarray | None, box: tuple) -> list[Attribute]:
+    """The main colour's name of the thing in the box, and a second one where a clear share of it has another."""
+    return _colours(cut_out(image_HWC, mask_HW, box), _exposure(image_HWC))
+
+
+def size(image_HWC: np.ndarray, mask_HW: np.ndarray | None, box: tuple) -> list[Attribute]:
+    """Width, height, area in pixels, and the share of the frame."""
+    return size_of(cut_out(image_HWC, mask_HW, box), image_HWC.shape[:2])
+
+
+def shape(image_HWC: np.ndarray, mask_HW: np.ndarray | None, box: tuple) -> list[Attribute]:
+    """Circle, square, rectangle, triangle, star, pentagon, hexagon, cross, diamond, ring, ellipse, line or irregular."""
+    return shape_of(cut_out(image_HWC, mask_HW, box))
+
+
+def position(image_HWC: np.ndarray, mask_HW: np.ndarray | None, box: tuple) -> list[Attribute]:
+    """One of nine cells of the frame, and the centre in 0-1000."""
+    return position_of(cut_out(image_HWC, mask_HW, box), image_HWC.shape[:2])
+
+
+def orientation(image_HWC: np.ndarray, mask_HW: np.ndarray | None, box: tuple) -> list[Attribute]:
+    """The long axis: degrees in [0, 180), counter-clockwise from the right, and a word."""
+    return orientation_of(cut_out(image_HWC, mask_HW, box))
+
+
+def count(image_HWC: np.ndarray, box: tuple, like: tuple | None = None) -> list[Attribute]:
+    """How many things the box holds; with `like`, how many that look like the thing in that box."""
+    return count_things(image_HWC, box, like)
+
+
+def motion(track: Sequence[tuple[float, tuple]], frame_hw: tuple[int, int]) -> list[Attribute]:
+    """Direction, speed, distance and turning of (time, box) pairs."""
+    return motion_of(track, frame_hw)
+
+
+def relation(
+    box_a: tuple, box_b: tuple, mask_a_HW: np.ndarray | None, mask_b_HW: np.ndarray | None, frame_hw: tuple[int, int]
+) -> list[Attribute]:
+    """How the first region lies to the second."""
+    return relation_of(box_a, box_b, mask_a_HW, mask_b_HW, frame_hw)
+
+
+class DefaultProp:
+    """Measured properties of a region, a track or a pair of regions; one call a property."""
+
+    name = "measure"
+    version = "1"
+
+    def measure(
+        self,
+        what: str,
+        *,
+        image_HWC: np.ndarray,
+        box: tuple,
+        mask_HW: np.ndarray | None = None,
+        track: Sequence[tuple[float, tuple]] | None = None,
+        other_box: tuple | None = None,
+        other_mask: np.ndarray | None = None,
+    ) -> list[Attribute]:
+        """Measure one property; the first attribute is the answer, the rest are details.
+
+        Args:
+            what: one of `WHATS`, or "color".
+            image_HWC: RGB uint8 [height, width, 3].
+            box: x0, y0, x1, y1 in pixels; clipped to the image.
+            mask_HW: bool [height, width] of the thing; without it, it is separated from what surrounds it.
+            track: (time in seconds, box in pixels) pairs, for motion.
+            other_box: the second region of a relation, or the example that counted things must resemble.
+            other_mask: bool [height, width] of the second region.
+
+        Returns:
+            Attributes with a confidence in [0, 1] each.
+
+        Raises:
+            ToolError: unknown property, a box outside the image, or a missing track or second box.
+        """
+        word = {"color": "colour", "colours": "colour", "colors": "colour"}.get(str(what).strip().lower(), str(what).strip().lower())
+        if word not in WHATS:
+            raise ToolError("bad_arguments", f"PROP cannot measure {str(what)[:40]!r}: write one of {', '.join(WHATS)}")
+        if image_HWC.ndim != 3 or image_HWC.shape[2] != 3 or image_HWC.dtype != np.uint8:
+            raise ToolError("bad_arguments", "PROP needs an RGB uint8 image [height, width, 3]")
+        if word == "motion":
+            return motion(track, image_HWC.shape[:2])
+        if word == "relation":
+            if other_box is None:
+                raise ToolError("bad_arguments", "relation needs a second region")
+            return relation(box, other_box, mask_HW, other_mask, image_HWC.shape[:2])
+        if word == "count":
+            return count(image_HWC, box, other_box)
+        one = {"colour": colour, "size": size, "shape": shape, "position": position, "orientation": orientation}[word]
+        return one(image_HWC, mask_HW, box)
+
+
+def _exposure(image_HWC: np.ndarray) -> float:
+    """A gain that brings a dim picture's brightest parts up to normal; 1 for a normal one."""
+    peak = float(np.quantile(image_HWC[::4, ::4].max(axis=-1), 0.995)) if image_HWC.size else 255.0
+    return float(np.clip(225 / max(peak, 1.0), 1.0, 1.45))
+
+
+def _colours(region: Region, gain: float) -> list[Attribute]:
+    mask = region.mask_HW
+    core = cv2.erode(np.pad(mask, 1).astype(np.uint8), np.ones((3, 3), np.uint8))[1:-1, 1:-1] > 0
+    core = core if core.sum() >= 8 else mask
+    patch = cv2.medianBlur(region.patch_HWC, 3) if min(mask.shape) >= 5 else region.patch_HWC
+    pixels = np.clip(patch[core].astype(np.float32) * gain, 0, 255).astype(np.uint8)
+    shares = np.bincount(name_pixels(pixels).ravel(), minlength=len(COLOUR_NAMES)) / len(pixels)
+    # Noise throws single pixels over a border between names: the mean colour has a vote, too.
+    centre = np.median(pixels, axis=0).round().astype(np.uint8).reshape(1, 1, 3)
+    shares[int(name_pixels(centre).ravel()[0])] += 0.25
+    shares /= shares.sum()
+    order = np.argsort(-shares, kind="stable")
+    first, second = (float(shares[i]) for i in order[:2])
+    sure = (0.35 + 0.65 * region.clear) * float(np.clip(0.4 + (first - second), 0.2, 0.98))
+    out = [Attribute("colour", COLOUR_NAMES[order[0]], sure), Attribute("share", round(first, 2), sure)]
+    if second > 0.22:
+        out.append(Attribute("second_colour", COLOUR_NAMES[order[1]], float(np.clip(second * 1.5, 0, 0.9)) * (0.35 + 0.65 * region.clear)))
+    return out
