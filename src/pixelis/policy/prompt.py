@@ -15,7 +15,7 @@ from pixelis.policy.base import Task
 
 GUIDE = (
     "Answer the question about the image or video. Coordinates are integers from 0 to 1000 relative to the original; times are seconds. "
-    "In each turn write one short thought, then exactly one tool call, and wait for its result; refer to earlier results with \"ref\". "
+    'In each turn write one short thought, then exactly one tool call, and wait for its result; refer to earlier results with "ref". '
     "When you know the answer, write it as <answer>...</answer>."
 )
 

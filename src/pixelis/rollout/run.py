@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pixelis.core.errors import GrammarError
 from pixelis.core.grammar import Turn, parse_turn, render_response
@@ -105,7 +107,9 @@ class Runner:
             rollouts: list[Rollout] = []
             try:
                 for job in running:
-                    rollouts.append(await job)
+                    # wait() and not `await job`: a cancellation would go to the job, which turns it into a record, and stop there
+                    await asyncio.wait([job])
+                    rollouts.append(job.result())
                     _write(writer, rollouts[-1])
             except asyncio.CancelledError:
                 for job in running:
@@ -132,6 +136,8 @@ class Runner:
             stop, detail = "token_limit", str(error)
         except PolicyError as error:
             stop, detail = "policy_error", str(error)
+        except Exception as error:  # noqa: BLE001 - the boundary: a policy's bug costs one trajectory, and says where it was
+            stop, detail = "policy_error", _where(error)
         except asyncio.CancelledError:  # the record of an interrupted trajectory is kept: `run_async` raises for all of them
             stop = "interrupted"
         tokens = session.tokens() if session is not None else ()
@@ -213,6 +219,13 @@ def _read(text: str) -> tuple[Turn, CallError | None]:
         return parse_turn(text), None
     except GrammarError as error:
         return Turn(thought=text), CallError(kind=error.kind, message=error.message)
+
+
+def _where(error: Exception) -> str:
+    """The error and its innermost line, for the developer who has to find it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"
 
 
 def _write(writer: RunWriter | None, rollout: Rollout) -> None:
