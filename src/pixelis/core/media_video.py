@@ -23,6 +23,7 @@ from pixelis.core.media_image import over_white
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
+    from av.video.codeccontext import VideoCodecContext
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
@@ -34,7 +35,6 @@ MAX_FRAMES = 1_000_000
 CONTAINERS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,h264,hevc,ivf,m4v,mxf,nut,dv,rm,yuv4mpegpipe,mp3,wav,flac,aac"
 """FFmpeg's other readers open files and addresses that a source merely names (playlists), or take any text for a picture."""
 
-THREADS = 2
 SWS_FLAGS = 0x2 | 0x40000 | 0x80000  # FFmpeg's BILINEAR, ACCURATE_RND, BITEXACT: every processor gives the same bytes
 LATE_FRAMES = 2.5  # a container that promises more than this past its last packet was probably cut
 SEEK_BACK_S = (0.0, 2.0, 10.0)  # some formats seek by guessing and land behind the target: ask for an earlier place
@@ -47,6 +47,7 @@ class _Index:
     pts: array  # of every frame, in presentation order
     keys: list[int]  # frame numbers of the key frames
     key_dts: list[int]  # their decoding timestamps, where to seek
+    closed: set[int]  # pts of the key frames that nothing shown before them is decoded after
     end: int  # pts at which the last frame ends; that of its start when unknown
     was_cut: bool
 
@@ -169,7 +170,9 @@ class VideoReader:
 
     def _stream(self, container: InputContainer) -> VideoStream:
         """The first video stream that is no cover picture, set up for decoding."""
-        streams = [s for s in container.streams.video if not s.disposition & 1024]
+        from av.stream import Discard, Disposition
+
+        streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams:
             kinds = sorted({s.type for s in container.streams}) or ["nothing"]
             raise DataError(f"{self._name}: has no video stream, only {', '.join(kinds)}. Give a file with pictures.")
@@ -178,7 +181,7 @@ class VideoReader:
             raise DataError(f"{self._name}: its video codec is unknown. Re-encode it as H.264.")
         for other in container.streams:
             if other.index != stream.index:
-                other.discard = "all"
+                other.discard = Discard.all
         return stream
 
     def _check_size(self, width: int, height: int) -> None:
@@ -262,12 +265,19 @@ class VideoReader:
         stream = self._stream(container)
         context = stream.codec_context
         if not context.is_open:
-            context.thread_count, context.thread_type = THREADS, "FRAME"
+            context.thread_count = 1  # more gain little, and conceal damage differently from run to run
+        closed = self._index.closed if self._index is not None else set()
         has_failed = False
         try:
             for packet in container.demux(stream) if key is None else self._packets_from(container, stream, key):
                 if not packet.size:
                     continue  # an empty packet would tell the decoder that the stream has ended
+                if packet.is_keyframe and packet.pts in closed:
+                    # Start afresh, as after a seek: how damage is concealed must not depend on what was read before.
+                    for frame in _drained(context):
+                        yield frame.pts, frame, has_failed
+                    context.flush_buffers()
+                    has_failed = False
                 try:
                     frames = packet.decode()
                 except av.FFmpegError:
@@ -277,11 +287,8 @@ class VideoReader:
                     yield frame.pts, frame, has_failed
         except av.FFmpegError:  # reading, not decoding: there is nothing more to read
             has_failed = True
-        try:
-            for frame in context.decode(None):
-                yield frame.pts, frame, has_failed
-        except av.FFmpegError:
-            pass
+        for frame in _drained(context):
+            yield frame.pts, frame, has_failed
 
     def _packets_from(self, container: InputContainer, stream: VideoStream, key: int) -> Iterator[Packet]:
         """Packets from a key frame's own on; none when it is not found."""
@@ -363,6 +370,7 @@ def _indexed(container: InputContainer, stream: VideoStream, name: str) -> _Inde
     if "avi" in container.format.name.split(",") and codec.has_b_frames and codec.name in ("h264", "hevc"):
         return None  # AVI stores decoding order only, and for these codecs the pts are made up from it
     pts, key_pts, key_dts = array("q"), array("q"), array("q")
+    closed: set[int] = set()
     last = end = before = None
     was_cut = False
     try:
@@ -376,6 +384,9 @@ def _indexed(container: InputContainer, stream: VideoStream, name: str) -> _Inde
             if packet.is_keyframe:
                 key_pts.append(packet.pts)
                 key_dts.append(packet.dts if packet.dts is not None else packet.pts)
+                closed.add(packet.pts)
+            elif key_pts and packet.pts < key_pts[-1]:
+                closed.discard(key_pts[-1])
             if not key_pts or packet.pts < key_pts[0]:
                 continue  # a recording that begins in the middle: nothing before the first key frame can be decoded
             pts.append(packet.pts)
@@ -391,12 +402,22 @@ def _indexed(container: InputContainer, stream: VideoStream, name: str) -> _Inde
     if np.any(np.diff(stamps) == 0):
         return None
     keys = np.searchsorted(stamps, np.frombuffer(key_pts, np.int64)).tolist()
-    return _Index(array("q", stamps.tobytes()), keys, key_dts.tolist(), end, was_cut)
+    return _Index(array("q", stamps.tobytes()), keys, key_dts.tolist(), closed, end, was_cut)
 
 
 def _is_hidden(packet: Packet, codec: str) -> bool:
     """VP8 keeps pictures that are only referred to, never shown, in packets of their own: bit 4 of the first byte is 0."""
     return codec == "vp8" and not bytes(packet)[0] & 16
+
+
+def _drained(context: VideoCodecContext) -> list[VideoFrame]:
+    """The frames that a decoder still holds back."""
+    import av
+
+    try:
+        return context.decode(None)
+    except av.FFmpegError:
+        return []
 
 
 def _too_long(name: str) -> DataError:
