@@ -7,6 +7,7 @@ Source: Liao et al., Real-time Scene Text Detection with Differentiable Binariza
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -112,7 +113,7 @@ def _cuts(length: int) -> list[tuple[int, int]]:
     """Equal pieces of at most TILE_PX, cut at multiples of the stride (`length` is one)."""
     count = math.ceil(length / TILE_PX)
     edges = [round(length * k / count / STRIDE_PX) * STRIDE_PX for k in range(count + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(itertools.pairwise(edges))
 
 
 def _detail(tile_HWC: np.ndarray) -> float:
