@@ -1,0 +1,1 @@
+"""PixelWorld: procedural images and videos with exact truth, questions about them, and the tools they need."""
