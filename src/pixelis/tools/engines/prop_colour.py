@@ -54,13 +54,15 @@ def name_exact(image_HWC: np.ndarray) -> np.ndarray:
         out[hue >= upto] = _id(name)
     warm = (hue < 48) | (hue >= 345)
     # Dark orange is brown; a dark red is brown only where it is not saturated.
-    brown = warm & (hue >= 10) & (hue < 48) & (light < 50) & (value < 0.72)
+    brown = warm & (hue >= 10) & (hue < 48) & (light < 54) & (value < 0.77)
     brown |= (hue >= 20) & (hue < 48) & (value < 0.85) & (saturation < 0.62) & (light < 66)
     brown |= warm & ((hue < 10) | (hue >= 345)) & (saturation < 0.62) & (value < 0.62) & (light < 45)
     out[brown] = _id("brown")
     # Pale or rosy reds are pink.
     rosy = ((hue >= 318) | (hue < 20)) & (light > 58) & (saturation < 0.62) & ~brown
     out[rosy] = _id("pink")
+    out[(hue >= 290) & (hue < 318) & (light > 66)] = _id("pink")  # a light magenta
+    out[(hue >= 336) & (hue < 345) & (saturation > 0.68)] = _id("red")  # crimson
     plain = (chroma < 11) | ((saturation < 0.13) & (chroma < 16)) | (light < 12) & (chroma < 22)
     out[plain & (light < 24)] = _id("black")
     out[plain & (light >= 24)] = _id("grey")

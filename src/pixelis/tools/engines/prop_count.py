@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
 from pixelis.tools.engines.prop_colour import Attribute
 from pixelis.tools.engines.prop_region import background_distance, cut_out, whole_box
 
-MAX_SIDE = 480
+MAX_SIDE = 360
 
 
 def count_things(image_HWC: np.ndarray, box: tuple, like: tuple | None = None) -> list[Attribute]:
@@ -20,70 +22,104 @@ def count_things(image_HWC: np.ndarray, box: tuple, like: tuple | None = None) -
     patch = cv2.resize(patch, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else patch
     if min(patch.shape[:2]) < 6:
         return [Attribute("count", 0, 0.05)]
-    hot = _foreground(patch)
-    parts = _split(hot)
-    marks = [(int(part.sum()), _look(patch, part)) for part in parts]
-    if not marks:
-        return [Attribute("count", 0, 0.5)]
+    example = None
+    if like is not None:
+        lx0, ly0, lx1, ly1 = whole_box(like, height, width)
+        example = tuple(round((v - o) * scale) for v, o in ((lx0, x0), (ly0, y0), (lx1, x0), (ly1, y0)))
+    parts, doubt = _parts(patch, example)
     if like is not None:
         region = cut_out(image_HWC, None, like)
         look = _look(region.patch_HWC, region.mask_HW)
         area = region.mask_HW.sum() / region.scale**2 * scale**2
-        same = [a for a, other in marks if np.linalg.norm(other - look) < 28 and 0.4 < a / area < 2.5]
-        sizes = np.array(same, float)
-    else:
-        sizes = np.array([a for a, _ in marks], float)
+        parts = [p for p in parts if np.linalg.norm(_look(patch[p.window], p.mask_HW) - look) < 28 and 0.4 < p.area / area < 2.5]
+    sizes = np.array([p.area for p in parts], float)
+    if like is None and len(sizes):
         sizes = sizes[sizes >= 0.15 * np.median(sizes)]
-    spread = float(np.std(np.log(sizes))) if len(sizes) > 1 else 0.0
-    return [Attribute("count", len(sizes), float(np.clip(0.95 - 0.03 * len(sizes) - 0.3 * spread, 0.1, 0.95)))]
+    if not len(sizes):
+        return [Attribute("count", 0, 0.6 * (1 - doubt))]
+    spread = float(np.std(np.log(sizes)))
+    sure = float(np.clip(0.98 - 0.015 * len(sizes) - 0.3 * spread, 0.1, 0.97)) * (1 - 0.7 * doubt)
+    return [Attribute("count", len(sizes), sure)]
 
 
-def _foreground(patch_HWC: np.ndarray) -> np.ndarray:
-    """uint8 mask of what differs from the background, which is what most of the region's pixels agree on."""
+@dataclass(frozen=True)
+class _Part:
+    """One thing: where it lies in the patch, and its mask there."""
+
+    x0: int
+    y0: int
+    mask_HW: np.ndarray
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        h, w = self.mask_HW.shape
+        return slice(self.y0, self.y0 + h), slice(self.x0, self.x0 + w)
+
+    @property
+    def area(self) -> int:
+        return int(self.mask_HW.sum())
+
+
+def _parts(patch_HWC: np.ndarray, example: tuple[int, int, int, int] | None) -> tuple[list[_Part], float]:
+    """Things in the patch, and in [0, 1] how near the background's own texture comes to looking like things."""
     h, w = patch_HWC.shape[:2]
     known = np.ones((h, w), bool)
-    for _ in range(3):
+    for _ in range(2):
         far, noise = background_distance(patch_HWC, known)
-        limit = max(3.0 * noise, 7.0)
-        known = far <= limit
+        known = far <= max(3.0 * noise, 7.0)
         if known.sum() < 0.15 * h * w:
             known[:] = True
             break
-    scaled = np.clip(far, 0, 255).astype(np.uint8)
-    otsu, _ = cv2.threshold(scaled, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    hot = (far > max(limit, min(0.5 * otsu, 4 * noise))).astype(np.uint8)
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
-    hot = cv2.morphologyEx(cv2.morphologyEx(hot, cv2.MORPH_OPEN, kernel), cv2.MORPH_CLOSE, kernel)
-    contours, _ = cv2.findContours(hot, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    cv2.drawContours(hot, [c for c in contours if cv2.contourArea(c) < 0.3 * h * w], -1, 1, -1)
-    return hot
-
-
-def _split(hot_HW: np.ndarray) -> list[np.ndarray]:
-    """Connected parts, cut where they only touch: one seed per separate plateau of the distance to the outside."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(hot_HW)
-    areas = stats[1:, cv2.CC_STAT_AREA]
-    if not len(areas):
-        return []
-    floor = max(12, 0.12 * float(np.median(areas[areas >= 12])) if (areas >= 12).any() else 12)
-    out = []
+    limit = max(3.0 * noise, 7.0)
+    hot = _clean(far > limit)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(hot)
+    if count < 2:
+        return [], 0.0
+    areas = stats[1:, cv2.CC_STAT_AREA].astype(float)
+    means = np.bincount(labels.ravel(), weights=far.ravel(), minlength=count)[1:] / areas
+    # What most of the strong foreground measures, or the example: texture that crossed the limit stays well below it.
+    usual = _weighted_median(means, areas * means**2)
+    if example is not None:
+        near = far[max(0, example[1]) : max(0, example[3]), max(0, example[0]) : max(0, example[2])]
+        near = near[near > limit]
+        usual = float(np.median(near)) if near.size >= 12 else limit
+    if 0.4 * usual > limit:
+        limit = 0.4 * usual
+        hot = _clean(far > limit)
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(hot)
+        areas = stats[1:, cv2.CC_STAT_AREA].astype(float)
+        means = np.bincount(labels.ravel(), weights=far.ravel(), minlength=count)[1:] / np.maximum(areas, 1)
+    floor = max(12.0, 0.12 * _weighted_median(areas, areas)) if len(areas) else 12.0
+    out: list[_Part] = []
     for i in range(1, count):
-        x, y, w, h, area = (int(v) for v in stats[i])
-        if area < floor:
+        if areas[i - 1] < floor or (means[i - 1] < 0.6 * usual and means[i - 1] < 8 * noise):
             continue
-        part = np.pad(labels[y : y + h, x : x + w] == i, 2)
-        for piece in _pieces(part):
-            whole = np.zeros(hot_HW.shape, bool)
-            whole[y : y + h, x : x + w] = piece[2:-2, 2:-2]
-            out.append(whole)
-    return out
+        x, y, bw, bh = (int(v) for v in stats[i, :4])
+        part = np.pad(labels[y : y + bh, x : x + bw] == i, 2)
+        out += [_Part(x, y, piece[2:-2, 2:-2]) for piece in _pieces(part) if piece[2:-2, 2:-2].sum() >= floor]
+    return out, float(np.clip(noise * 3 / max(usual, 1.0) - 0.3, 0, 1))
+
+
+def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
+    order = np.argsort(values, kind="stable")
+    total = np.cumsum(weights[order])
+    return float(values[order][min(len(values) - 1, int(np.searchsorted(total, total[-1] / 2)))])
+
+
+def _clean(hot_HW: np.ndarray) -> np.ndarray:
+    """Specks removed, small holes filled; uint8."""
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
+    hot = cv2.morphologyEx(cv2.morphologyEx(hot_HW.astype(np.uint8), cv2.MORPH_OPEN, kernel), cv2.MORPH_CLOSE, kernel)
+    contours, _ = cv2.findContours(hot, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    cv2.drawContours(hot, [c for c in contours if cv2.contourArea(c) < 0.3 * hot.size], -1, 1, -1)
+    return hot
 
 
 def _pieces(part_HW: np.ndarray) -> list[np.ndarray]:
     solid = part_HW.astype(np.uint8)
     contour = max(cv2.findContours(solid, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0], key=cv2.contourArea)
     hull = cv2.contourArea(cv2.convexHull(contour))
-    if hull <= 0 or part_HW.sum() / hull > 0.93:
+    if hull <= 0 or part_HW.sum() / hull > 0.955:
         return [part_HW]
     depth = cv2.GaussianBlur(cv2.distanceTransform(solid, cv2.DIST_L2, 5), (5, 5), 0)
     seeds = _seeds(depth)
@@ -108,8 +144,7 @@ def _seeds(depth_HW: np.ndarray) -> list[np.ndarray]:
             inside = labels == i
             if not any((seed & inside).any() for seed in found) and depth_HW[inside].max() >= 0.45 * top:
                 found.append(inside & (depth_HW >= depth_HW[inside].max() * 0.97))
-        merged = [s for s in found]
-        found = _apart(merged, depth_HW)
+        found = _apart(found, depth_HW)
     return found
 
 

@@ -15,6 +15,7 @@ from pixelis.tools.engines.prop_region import Region, cut_out
 from pixelis.tools.engines.prop_shape import orientation_of, position_of, shape_of, size_of
 
 WHATS = ("colour", "size", "shape", "position", "orientation", "count", "motion", "relation")
+DIM_PEAK = 165  # a picture whose brightest half per cent stays below this is badly lit
 
 
 def colour(image_HWC: np.ndarray, mask_HW: np.ndarray | None, box: tuple) -> list[Attribute]:
@@ -111,9 +112,21 @@ class DefaultProp:
 
 
 def _exposure(image_HWC: np.ndarray) -> float:
-    """A gain that brings a dim picture's brightest parts up to normal; 1 for a normal one."""
+    """A gain that brings the brightest parts of a clearly dim picture up to normal; 1 for any other."""
     peak = float(np.quantile(image_HWC[::4, ::4].max(axis=-1), 0.995)) if image_HWC.size else 255.0
-    return float(np.clip(225 / max(peak, 1.0), 1.0, 1.45))
+    return min(225 / max(peak, 1.0), 1.45) if peak < DIM_PEAK else 1.0
+
+
+def _shares(pixels_N3: np.ndarray, gain: float) -> np.ndarray:
+    """Share of each colour name among the pixels, the median colour having a fifth of the votes."""
+    # Past the limit of one channel the gain would turn the hue: stop there.
+    gain = min(gain, 255 / max(1.0, float(np.quantile(pixels_N3, 0.98))))
+    lit = np.clip(pixels_N3.astype(np.float32) * max(1.0, gain), 0, 255).astype(np.uint8)
+    shares = np.bincount(name_pixels(lit).ravel(), minlength=len(COLOUR_NAMES)) / len(lit)
+    # Noise throws single pixels over a border between two names; the median colour stays.
+    centre = np.median(lit, axis=0).round().astype(np.uint8).reshape(1, 1, 3)
+    shares[int(name_pixels(centre).ravel()[0])] += 0.25
+    return shares / shares.sum()
 
 
 def _colours(region: Region, gain: float) -> list[Attribute]:
@@ -121,15 +134,12 @@ def _colours(region: Region, gain: float) -> list[Attribute]:
     core = cv2.erode(np.pad(mask, 1).astype(np.uint8), np.ones((3, 3), np.uint8))[1:-1, 1:-1] > 0
     core = core if core.sum() >= 8 else mask
     patch = cv2.medianBlur(region.patch_HWC, 3) if min(mask.shape) >= 5 else region.patch_HWC
-    pixels = np.clip(patch[core].astype(np.float32) * gain, 0, 255).astype(np.uint8)
-    shares = np.bincount(name_pixels(pixels).ravel(), minlength=len(COLOUR_NAMES)) / len(pixels)
-    # Noise throws single pixels over a border between names: the mean colour has a vote, too.
-    centre = np.median(pixels, axis=0).round().astype(np.uint8).reshape(1, 1, 3)
-    shares[int(name_pixels(centre).ravel()[0])] += 0.25
-    shares /= shares.sum()
+    shares = _shares(patch[core], gain)
     order = np.argsort(-shares, kind="stable")
     first, second = (float(shares[i]) for i in order[:2])
     sure = (0.35 + 0.65 * region.clear) * float(np.clip(0.4 + (first - second), 0.2, 0.98))
+    if any(int(np.argmax(_shares(patch[core], g))) != order[0] for g in (1.0, 1.35)):
+        sure *= 0.75  # in other light it would bear another name
     out = [Attribute("colour", COLOUR_NAMES[order[0]], sure), Attribute("share", round(first, 2), sure)]
     if second > 0.22:
         out.append(Attribute("second_colour", COLOUR_NAMES[order[1]], float(np.clip(second * 1.5, 0, 0.9)) * (0.35 + 0.65 * region.clear)))
