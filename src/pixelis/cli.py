@@ -67,9 +67,12 @@ def tool(
     if media is None:
         raise ConfigError("give the medium: pixelis tool OP MEDIA")
     arguments = _arguments(bbox, point, args, {"frame": frame, "from_s": from_s, "to_s": to_s, "event": event, "what": what})
-    settings = {canonical_op(op).lower(): engine} if engine else {}
+    op = canonical_op(op)
+    settings = {op.lower(): engine} if engine else {}
+    if engine and op == "ZOOM":
+        raise ConfigError("ZOOM has one engine: leave --engine out")
     with open_medium(media) as medium:
-        facts, execution = execute(_executor(settings), medium, op, arguments, is_px=px, history=[])
+        facts, execution = execute(_executor(settings, (op,)), medium, op, arguments, is_px=px, history=[])
         if save is not None and execution.result.output is not None:
             from PIL import Image
 
@@ -83,6 +86,59 @@ def tool(
     if execution.traceback:
         err.print(escape(execution.traceback))
     raise typer.Exit(0 if facts["status"] == "ok" else 1)
+
+
+@app.command(
+    epilog='Examples:  pixelis ask page.png "What does the sign say?"   |   pixelis ask clip.mp4 "Which way does the red ball move?" --json'
+)
+def ask(
+    media: Annotated[str, typer.Argument(help="An image or a video.")],
+    question: Annotated[str, typer.Argument(help="What you want to know.")],
+    policy: Annotated[str | None, typer.Option(help="planner, endpoint or vlm.")] = None,
+    model: Annotated[str | None, typer.Option(help="endpoint: the model's name; vlm: a checkpoint folder.")] = None,
+    url: Annotated[str | None, typer.Option(help="endpoint: the server, such as http://localhost:8000/v1.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="A TOML recipe: policy, tools, limits, seed.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Where to leave the trajectory; runs/ask-N unless given.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Sampling seed.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Ask a question about an image or a video, and watch the agent answer it step by step."""
+    from pixelis.agent import ask as ask_agent
+    from pixelis.config import Recipe, load_recipe
+    from pixelis.core.media import open_medium
+
+    wanted = load_recipe(recipe) if recipe else Recipe()
+    named = {name: value for name, value in {"name": policy, "model": model, "url": url}.items() if value is not None}
+    wanted = wanted.model_copy(update={"policy": wanted.policy.model_copy(update=named), "seed": wanted.seed if seed is None else seed})
+    with open_medium(media) as medium:  # before the folder is made: a wrong path leaves nothing behind
+        folder = run or _free_folder(Path("runs"), "ask")
+        answer = ask_agent(medium, question, recipe=wanted, run_folder=folder, on_step=None if as_json else _print_step)
+    trajectory = answer.trajectory
+    if as_json:
+        facts = {"answer": answer.text, "stop": trajectory.stop, "stop_detail": trajectory.stop_detail, "run": str(folder)}
+        steps = [
+            {"thought": s.thought, "call": s.call and {"op": s.call.op, "arguments": s.call.arguments}, "response": s.response}
+            for s in trajectory.steps
+        ]
+        print(json.dumps({**facts, "policy": trajectory.policy.name, "steps": steps}, indent=1))
+    else:
+        why = f" ({trajectory.stop}{': ' + trajectory.stop_detail if trajectory.stop_detail else ''})" if answer.text is None else ""
+        out.print(f"[bold green]answer:[/] {escape(answer.text or 'none')}{escape(why)}")
+        out.print(f"[dim]{len(trajectory.steps)} steps, in {folder}; look: pixelis view {folder}; check: pixelis replay {folder}[/]")
+    raise typer.Exit(0 if answer.text is not None else 1)
+
+
+@app.command(epilog="Example:  pixelis view runs/ask-1 --out page.html")
+def view(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    page: Annotated[Path | None, typer.Option("--out", help="The page to write; RUN/view.html unless given.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many trajectories.")] = None,
+) -> None:
+    """Write one self-contained HTML page that shows every step of a run on its medium."""
+    from pixelis.serve.viewer.page import write_page
+
+    written = write_page(run, page or run / "view.html", limit=limit)
+    out.print(f"wrote {written} ({written.stat().st_size / 1e6:.1f} MB); open it in a browser")
 
 
 @app.command(epilog="Example:  pixelis replay runs/demo")
@@ -147,12 +203,34 @@ def doctor(as_json: JsonFlag = False) -> None:
     raise typer.Exit(1 if problems else 0)
 
 
-def _executor(settings: dict[str, str]):
+def _free_folder(parent: Path, stem: str) -> Path:
+    """The first of stem-1, stem-2, ... that is not there yet."""
+    number = 1
+    while (parent / f"{stem}-{number}").exists():
+        number += 1
+    return parent / f"{stem}-{number}"
+
+
+def _print_step(task: Any, number: int, step: Any) -> None:
+    """One step as it happens: thought, call, result."""
+    from pixelis.core import jsontext
+
+    if step.thought:
+        out.print(f"[dim]{number}.[/] {escape(step.thought[:300])}")
+    if step.call is not None:
+        out.print(f"   [cyan]{step.call.op}[/] {escape(jsontext.dumps(step.call.arguments)[:300])}")
+    body = step.response.removeprefix("<tool_response>\n").removesuffix("\n</tool_response>")
+    colour = "green" if step.result.is_ok else "yellow"
+    out.print(f"   [{colour}]→[/] {escape(body[:400])}{'…' if len(body) > 400 else ''}")
+
+
+def _executor(settings: dict[str, str], ops: tuple[str, ...] | None = None):
+    from pixelis.core.ops import OPS
     from pixelis.tools.execute import Executor
     from pixelis.tools.settings import ToolSettings
     from pixelis.tools.toolbox import build_toolbox
 
-    return Executor(build_toolbox(ToolSettings(**settings)))
+    return Executor(build_toolbox(ToolSettings(**settings), ops=ops or OPS))
 
 
 def _arguments(bbox: str | None, point: str | None, args: str | None, named: dict[str, Any]) -> dict[str, Any]:
@@ -199,7 +277,7 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         err.print("interrupted")
         sys.exit(130)
-    except PixelisError as error:
+    except PixelisError as error:  # an unknown op on the command line is the user's mistake, and reads the same
         err.print(f"[red]error:[/] {escape(str(error))}")
         sys.exit(2)
     except BrokenPipeError:

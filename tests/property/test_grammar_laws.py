@@ -18,7 +18,9 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=8,
 )
-calls = st.builds(lambda op, arguments: Call(op=op, arguments=arguments), st.sampled_from(OPS), st.dictionaries(st.text(max_size=10), values, max_size=4))
+calls = st.builds(
+    lambda op, arguments: Call(op=op, arguments=arguments), st.sampled_from(OPS), st.dictionaries(st.text(max_size=10), values, max_size=4)
+)
 clean_calls = calls.filter(lambda c: json.loads(jsontext.dumps(c.arguments)) == c.arguments)
 
 
@@ -34,7 +36,9 @@ def test_a_rendered_answer_parses_back(thought, answer):
     assert parse_turn(render_turn(turn)) == turn
 
 
-fragments = st.sampled_from([*TAGS, '{"name": "SEG", "arguments": {}}', '{"name": "', '"}', "[[[[", "{{", "\\", "NaN", "1e999", "\x00", "<|im_end|>", "\ud800"])
+fragments = st.sampled_from(
+    [*TAGS, '{"name": "SEG", "arguments": {}}', '{"name": "', '"}', "[[[[", "{{", "\\", "NaN", "1e999", "\x00", "<|im_end|>", "\ud800"]
+)
 
 
 @settings(max_examples=500)

@@ -31,9 +31,16 @@ def make(identity: str = "t0", text: str = "EXIT") -> Trajectory:
         Step(thought="", text="??", call=None, result=failed, response="r"),
     )
     return Trajectory(
-        id=identity, question="q?", medium=MEDIUM, policy=PolicyInfo(name="p", version="1", sampling={"temperature": 0.7}), seed=3, steps=steps,
-        stop="answered", answer=text, tokens=(TokenRun(role="policy", ids=(1, 2), logp=(-0.1, -1e-9)),),
-    )  # fmt: skip
+        id=identity,
+        question="q?",
+        medium=MEDIUM,
+        policy=PolicyInfo(name="p", version="1", sampling={"temperature": 0.7}),
+        seed=3,
+        steps=steps,
+        stop="answered",
+        answer=text,
+        tokens=(TokenRun(role="policy", ids=(1, 2), logp=(-0.1, -1e-9)),),
+    )
 
 
 @given(st.text(max_size=40).filter(lambda s: not any("\ud800" <= c <= "\udfff" for c in s)))

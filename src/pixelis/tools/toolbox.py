@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pixelis.core.errors import ConfigError, NotInstalled
@@ -210,11 +210,11 @@ def resolved(settings: ToolSettings) -> ToolSettings:
     return settings.model_copy(update={**names, "mobile_sam_folder": _mobile_sam_folder(settings) if names["seg"] == "mobile-sam" else ""})
 
 
-def build_toolbox(settings: ToolSettings = ToolSettings()) -> Toolbox:
-    """The six tools.
+def build_toolbox(settings: ToolSettings = ToolSettings(), *, ops: Sequence[str] = OPS) -> Toolbox:
+    """The tools of the ops asked for; all six unless told otherwise.
 
     Raises:
         ConfigError: no engine of a name asked for.
         NotInstalled: an engine asked for by name is missing, with the command that gets it.
     """
-    return {op: choose(op, settings).build(settings) for op in OPS}
+    return {op: choose(op, settings).build(settings) for op in ops}

@@ -1,0 +1,180 @@
+"""Quality and latency of the six tools on real media and drawn scenes, with the paper's figures beside.
+
+    python benchmarks/tools.py                       # everything, default engines; writes docs/results/tools.md
+    python benchmarks/tools.py --part seg --engine seg=mobile-sam
+    python benchmarks/tools.py --part latency
+
+Media with ground truth are looked for in PIXELIS_MEDIA, then in ../shared/media. Run it on an idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from pixelis.core.media import Medium, open_medium  # noqa: E402
+from pixelis.core.ops import Call, Result  # noqa: E402
+from pixelis.testing.check import video_medium  # noqa: E402
+from pixelis.tools.doctor import PACKAGES, _version  # noqa: E402
+from pixelis.tools.execute import Executor  # noqa: E402
+from pixelis.tools.settings import ToolSettings  # noqa: E402
+from pixelis.tools.toolbox import build_toolbox  # noqa: E402
+
+PARTS = ("seg", "trk", "ocr", "temp", "prop", "encoder")
+DEFAULT_ENGINES = {
+    "seg": ["u2netp-grabcut"],
+    "trk": ["default"],
+    "ocr": ["rapidocr"],
+    "temp": ["frame-difference"],
+    "prop": ["measure"],
+    "encoder": ["efficientnet-lite0", "histogram"],
+}
+PAPER_LATENCY_S = {"SEG": 1.17, "ZOOM": 1.17, "TRK": 1.42, "OCR": 0.39, "TEMP": 1.57, "PROP": 0.16}
+"""Paper, Table 4, per query on a GPU; SEG and ZOOM are one row there."""
+PAPER_FAILURE = {"SEG": 0.114, "TRK": 0.169, "OCR": 0.075, "TEMP": 0.173, "PROP": 0.097}
+
+
+def media_folder() -> Path:
+    folder = Path(os.environ.get("PIXELIS_MEDIA", ROOT.parent / "shared" / "media"))
+    if not folder.is_dir():
+        sys.exit(f"no media in {folder}: set PIXELIS_MEDIA to a folder with davis/, coco/, ocr/ and video/")
+    return folder
+
+
+# ---------------------------------------------------------------- latency through the executor
+
+
+def _photo_480p(media: Path) -> Medium:
+    return open_medium(sorted((media / "davis" / "camel" / "frames").glob("*.jpg"))[0])
+
+
+def _clip_480p(media: Path, num_frames: int = 60) -> Medium:
+    frames = []
+    for path in sorted((media / "davis" / "camel" / "frames").glob("*.jpg"))[:num_frames]:
+        with open_medium(path) as medium:
+            frames.append(medium.frame(0)[:480, :852])
+    return video_medium(frames, "camel", fps=24)
+
+
+def _timed(executor: Executor, call: Call, media: list[Medium], history: list[Result], repeats: int) -> list[float]:
+    """Seconds of `repeats` warm calls, the media in turn; the first call of each medium is not counted."""
+    for medium in media:
+        executor.run(call, medium, history)
+    seconds = []
+    for i in range(repeats):
+        execution = executor.run(call, media[i % len(media)], history)
+        if execution.result.status != "ok":
+            sys.exit(f"{call.op} {call.arguments}: {execution.result.error}")
+        seconds.append(execution.seconds)
+    return seconds
+
+
+def latency_rows(media: Path, settings: ToolSettings) -> list[dict]:
+    """Warm latency per call at 480p, nothing cached, beside the paper's."""
+    executor = Executor(build_toolbox(settings))
+    photo, clip = _photo_480p(media), _clip_480p(media)
+    page = open_medium(media / "ocr" / "receipt1.jpeg")
+    box = [200, 250, 700, 800]
+    num_frames = clip.num_frames
+    cases: list[tuple[str, Call, list[Medium], int]] = [
+        ("ZOOM", Call(op="ZOOM", arguments={"bbox_2d": box}), [photo], 30),
+        ("PROP colour", Call(op="PROP", arguments={"what": "colour", "bbox_2d": box}), [photo], 30),
+        ("PROP shape", Call(op="PROP", arguments={"what": "shape", "bbox_2d": box}), [photo], 30),
+        ("PROP count", Call(op="PROP", arguments={"what": "count", "bbox_2d": [0, 0, 1000, 1000]}), [photo], 30),
+        ("SEG box, same image", Call(op="SEG", arguments={"bbox_2d": box}), [photo], 6),
+        ("SEG point, same image", Call(op="SEG", arguments={"point": [480, 500]}), [photo], 6),
+        ("OCR small crop", Call(op="OCR", arguments={"bbox_2d": [300, 60, 640, 170]}), [page], 10),
+        ("OCR page", Call(op="OCR", arguments={}), [page], 3),
+        (f"TRK {num_frames} frames", Call(op="TRK", arguments={"bbox_2d": box}), [clip], 3),
+        (f"TEMP {num_frames} frames", Call(op="TEMP", arguments={"event": "moves"}), [clip], 3),
+    ]
+    rows = []
+    for name, call, used, repeats in cases:
+        seconds = _timed(executor, call, used, [], repeats)
+        rows.append({"call": name, "p50_ms": 1000 * float(np.median(seconds)), "p95_ms": 1000 * float(np.quantile(seconds, 0.95))})
+        rows[-1]["paper_ms"] = 1000 * PAPER_LATENCY_S[call.op]
+        if call.op in ("TRK", "TEMP"):
+            rows[-1]["frames_per_s"] = num_frames / float(np.median(seconds))
+    per_query = {"SEG box": 0.9, "TRK": 0.7, "OCR page": 1.0, "TEMP": 0.4, "PROP colour": 0.7}
+    total = sum(share * next(r["p50_ms"] for r in rows if r["call"].startswith(name)) for name, share in per_query.items())
+    rows.append(
+        {
+            "call": "a query with the paper's calls (0.9 SEG, 0.7 TRK, 1.0 OCR page, 0.4 TEMP, 0.7 PROP)",
+            "p50_ms": total,
+            "paper_ms": 5050.0 - 340.0,
+        }
+    )
+    return rows
+
+
+# ---------------------------------------------------------------- the whole table
+
+
+def part_rows(part: str, media: Path, engines: list[str]) -> list[dict]:
+    return importlib.import_module(f"benchmarks.parts.{part}").rows(media, engines)
+
+
+def table(rows: list[dict]) -> str:
+    """Rows as a Markdown table; columns in the order in which they first occur."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(_cell(row.get(column)) for column in columns) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return "–" if value != value else f"{value:.3f}" if abs(value) < 10 else f"{value:.0f}"
+    if isinstance(value, (list, tuple)):
+        return " to ".join(_cell(v) for v in value)
+    return "" if value is None else str(value)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", action="append", choices=[*PARTS, "latency"], help="only this part; may be given several times")
+    parser.add_argument("--engine", action="append", default=[], metavar="PART=NAME", help="an engine to measure instead of the default")
+    parser.add_argument("--out", type=Path, default=None, help="write the Markdown there; docs/results/tools.md when everything is run")
+    args = parser.parse_args()
+    engines = {part: list(names) for part, names in DEFAULT_ENGINES.items()}
+    for part, _, name in (item.partition("=") for item in args.engine):
+        engines[part] = [name]
+    media = media_folder()
+    wanted = args.part or [*PARTS, "latency"]
+    work: dict[str, Callable[[], list[dict]]] = {part: lambda part=part: part_rows(part, media, engines[part]) for part in PARTS}
+    work["latency"] = lambda: latency_rows(media, ToolSettings())
+    text = [f"# The tools, measured\n\n`{' '.join(['python', 'benchmarks/tools.py', *sys.argv[1:]])}`: {_machine()}\n"]
+    for part in wanted:
+        start = time.perf_counter()
+        rows = work[part]()
+        text.append(f"## {part}\n\n{table(rows)}\n")
+        print(text[-1], f"({time.perf_counter() - start:.0f} s)\n", flush=True)
+    text.append(
+        f"The paper's failure rates per call: {json.dumps(PAPER_FAILURE)} (IoU, HOTA, ANLS, tIoU and attribute thresholds of its §4.4).\n"
+    )
+    out = args.out or (ROOT / "docs" / "results" / "tools.md" if args.part is None and not args.engine else None)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text("\n".join(text))
+        print(f"wrote {out}")
+
+
+def _machine() -> str:
+    versions = ", ".join(f"{name} {_version(name)}" for name in PACKAGES if _version(name))
+    return f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}; {versions}"
+
+
+if __name__ == "__main__":
+    main()
