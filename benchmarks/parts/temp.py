@@ -233,18 +233,21 @@ def _drawn(kind: str, rng: np.random.Generator) -> Case:
     a = int(rng.integers(max(2, n // 5), n // 2))
     b = int(rng.integers(a + max(2, n // 5), n + 1))
     mode = int(rng.integers(3))
+    stop = a + 1  # the last moving frame: b, or when the border is reached
+    while stop < min(b, n - 1) and not _outside(x, y, velocity, (stop - a + 2) / fps, w, h):
+        stop += 1
     frames = []
     noise = float(rng.choice([0, 2, 5]))
     for i in range(n):
         frame = back.copy().astype(np.uint8)
         for mx, my, mv, ms, mc in movers:
-            shape(frame, "circle", (mx + mv[0] * i / fps) % w, (my + mv[1] * i / fps) % h, ms, PALETTE[mc])
+            shape(frame, "circle", *_bounce(mx, my, mv, i / fps, w, h), ms, PALETTE[mc])
         on = {"appears": a <= i < b, "disappears": not a <= i < b}.get(kind, True)
         tint = PALETTE[second] if kind == "changes" and i >= a else PALETTE[colour_name]
         sx, sy = x, y
         if kind == "moves":
-            gone = (min(i, b) - a + 1) / fps if i >= a else 0.0
-            sx, sy = np.clip(np.array([x, y]) + velocity * gone, 5, [w - 5, h - 5])
+            gone = (min(i, stop) - a + 1) / fps if i >= a else 0.0
+            sx, sy = np.array([x, y]) + velocity * gone
         if on:
             shape(frame, form, sx, sy, side, tint)
         frames.append(np.clip(frame + rng.normal(0, noise, frame.shape), 0, 255).astype(np.uint8) if noise else frame)
@@ -253,14 +256,17 @@ def _drawn(kind: str, rng: np.random.Generator) -> Case:
     if kind == "changes":
         span = (times[a - 1], times[a])
     if kind == "moves":
-        stop = a
-        while stop < min(b, n - 1) and not (_outside(x, y, velocity, (stop - a + 2) / fps, w, h)):
-            stop += 1
-        span = (times[a - 1], n / fps if stop >= n - 1 else times[stop + 1])
+        span = (times[a - 1], n / fps if stop >= n - 1 else times[stop])
     event = f"a {colour_name} {form} {kind}" if mode == 1 or (kind == "moves" and movers) else kind
     r = side
     box = (x - r, y - r, x + r, y + r) if mode == 2 and kind != "moves" else None
     return Case(f"drawn {kind}" + (" box" if box else ""), event, frames, times, [span], box)
+
+
+def _bounce(x, y, velocity, after, w, h) -> tuple[float, float]:
+    """Where a thing is that bounces off the borders."""
+    px, py = abs(x + velocity[0] * after) % (2 * w), abs(y + velocity[1] * after) % (2 * h)
+    return min(px, 2 * w - px), min(py, 2 * h - py)
 
 
 def _outside(x, y, velocity, after, w, h) -> bool:

@@ -125,13 +125,19 @@ def _pieces(part_HW: np.ndarray) -> list[np.ndarray]:
     seeds = _seeds(depth)
     if len(seeds) < 2:
         return [part_HW]
-    markers = np.zeros(part_HW.shape, np.int32)
-    for row, seed in enumerate(seeds, 1):
-        markers[seed] = row
-    markers[cv2.dilate(solid, np.ones((3, 3), np.uint8)) == 0] = len(seeds) + 1
-    relief = cv2.cvtColor((255 - np.clip(depth / depth.max() * 255, 0, 255)).astype(np.uint8), cv2.COLOR_GRAY2BGR)
-    cv2.watershed(relief, markers)
-    return [(markers == row) & part_HW for row in range(1, len(seeds) + 1)]
+    # Each pixel goes to the seed whose largest inner circle it is nearest to.
+    ys, xs = np.nonzero(part_HW)
+    reach = []
+    for seed in seeds:
+        sy, sx = (v.mean() for v in np.nonzero(seed))
+        reach.append(np.hypot(ys - sy, xs - sx) - float(depth[seed].max()))
+    owner = np.argmin(reach, axis=0)
+    out = []
+    for row in range(len(seeds)):
+        piece = np.zeros(part_HW.shape, bool)
+        piece[ys[owner == row], xs[owner == row]] = True
+        out.append(piece)
+    return out
 
 
 def _seeds(depth_HW: np.ndarray) -> list[np.ndarray]:

@@ -26,6 +26,8 @@ class Change:
     score: float
     came: float
     """In [-1, 1]: 1 when only the new look stands out from what surrounds it, -1 when only the old one does."""
+    mass: float
+    """Strength summed over the region."""
 
 
 def threshold(noise: float) -> float:
@@ -35,14 +37,17 @@ def threshold(noise: float) -> float:
 
 def find_cuts(evidence: Evidence) -> list[tuple[int, float]]:
     """Frames that begin a new shot, with the clarity of each cut."""
+    count = len(evidence.between_THW)
     limit = max(6.0, 0.6 * threshold(evidence.noise))
-    cover = (evidence.coarse_THW > limit).mean(axis=(1, 2)) if len(evidence.coarse_THW) else np.zeros(0)
+    cover = (evidence.between_THW > limit).reshape(count, -1).mean(axis=1)
+    size = evidence.between_THW.reshape(count, -1).mean(axis=1)
     cuts = []
-    for t in range(1, len(cover)):
-        around = np.delete(cover[max(0, t - 3) : t + 4], min(t, 3))
-        clear = cover[t] - (around.max() if len(around) else 0.0)
-        if cover[t] >= CUT_COVER and clear > 0.3:
-            cuts.append((t, float(np.clip(clear, 0, 1))))
+    for t in range(1, count):
+        around = np.delete(size[max(1, t - 3) : t + 4], min(t - 1, 3))
+        clear = 1 - float(around.max(initial=1.0)) / max(1.0, float(size[t]))
+        # A hard cut replaces nearly everything and stands alone; motion, however fast, has neighbours like itself.
+        if cover[t] >= CUT_COVER and clear > 0.4:
+            cuts.append((t, float(np.clip(clear * min(1.0, cover[t] + 0.2), 0, 1))))
     return cuts
 
 
@@ -64,7 +69,18 @@ def find_changes(clip: Clip, evidence: Evidence, cuts: list[int], should_stop: C
             change = _judge(clip, evidence, strength, t, box, mask, limit, gain)
             if change is not None:
                 found.append(change)
-    return found
+    return _ranked(found)
+
+
+def _ranked(changes: list[Change]) -> list[Change]:
+    """Scores weighed by mass: what comes from motion comes often, so a true event outweighs the usual change of its clip."""
+    masses = np.array([c.mass for c in changes])
+    out = []
+    for row, change in enumerate(changes):
+        others = np.delete(masses, row)
+        usual = float(np.sort(others)[::-1][: max(4, len(others) // 4)].mean()) if len(others) >= 4 else 0.0
+        out.append(replace(change, score=change.score * change.mass / (change.mass + 0.5 * usual)))
+    return out
 
 
 def _strength(evidence: Evidence, t: int, gain: float, size_hw: tuple[int, int]) -> np.ndarray:
@@ -108,7 +124,7 @@ def _judge(clip: Clip, evidence: Evidence, strength: np.ndarray, t: int, box, ma
     if score < 0.08:
         return None
     came = _came(clip.lab_THWC[t - 1], clip.lab_THWC[t], box, mask)
-    return Change(t - 1, t, box, mask, float(score), came)
+    return Change(t - 1, t, box, mask, float(score), came, own)
 
 
 def _came(before_HWC: np.ndarray, after_HWC: np.ndarray, box, mask) -> float:
@@ -201,6 +217,14 @@ def _side(box) -> int:
 
 def _gap(a, b) -> float:
     return max(max(a[0], b[0]) - min(a[2], b[2]), max(a[1], b[1]) - min(a[3], b[3]), 0)
+
+
+def agree(a: Change, b: Change) -> float:
+    """Intersection over union of the boxes."""
+    w = min(a.box[2], b.box[2]) - max(a.box[0], b.box[0])
+    h = min(a.box[3], b.box[3]) - max(a.box[1], b.box[1])
+    shared = max(0, w) * max(0, h)
+    return shared / (sum((c.box[2] - c.box[0]) * (c.box[3] - c.box[1]) for c in (a, b)) - shared)
 
 
 def overlap(a: Change, b: Change) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from pixelis.tools.engines.temp_changes import Change, colour_share, find_changes, find_cuts, merge, overlap, presence
+from pixelis.tools.engines.temp_changes import Change, agree, colour_share, find_changes, find_cuts, merge, overlap, presence
 from pixelis.tools.engines.temp_events import MAX_SHOTS, Request, Segment, parse_event, suppress
 from pixelis.tools.engines.temp_motion import find_motion
 from pixelis.tools.engines.temp_signal import Clip, Evidence, find_evidence, read_clip
@@ -133,7 +133,7 @@ def _gradual(clip: Clip, change: Change, step: int) -> Change | None:
     last, first = a + last, min(b, a + first)
     if first <= last:
         return None
-    return Change(last, first, change.box, change.mask_HW, change.score * (1 - spread), change.came)
+    return Change(last, first, change.box, change.mask_HW, change.score * (1 - spread), change.came, change.mass)
 
 
 def _narrow(clip: Clip, changes: list[Change], cuts: list[tuple[int, float]], request: Request, boxed: bool) -> list[Segment]:
@@ -162,7 +162,10 @@ def _spans(clip: Clip, changes: list[Change], request: Request) -> list[Segment]
     for change in changes:
         partner = _partner(clip, change, changes, sign)
         came = change.came if partner is None else 0.6 * change.came - 0.4 * partner.came
-        score = change.score * float(np.clip(0.5 + 1.5 * sign * came, 0, 1))
+        evidence = change.score
+        if partner is not None:  # two events at one place bear each other out
+            evidence = 1 - (1 - evidence) * (1 - partner.score * agree(change, partner) ** 2)
+        score = evidence * float(np.clip(0.5 + 1.5 * sign * came, 0, 1))
         if request.colours:
             score *= _passes(colour_share(clip, change, request.colours, after=sign > 0))
         if score < 0.05:
@@ -188,7 +191,7 @@ def _partner(clip: Clip, change: Change, changes: list[Change], sign: float) -> 
             continue
         after = there[other.first : other.first + 3]
         undone = float(np.clip(1.2 - np.abs(after.mean()), 0, 1)) if len(after) else 0.0
-        worth = other.score * (np.clip(0.5 - sign * other.came, 0, 1) + undone) / (1 + 0.05 * (other.first - change.first))
+        worth = other.score * (0.3 + agree(change, other)) * (np.clip(0.5 - sign * other.came, 0, 1) + undone) / (1 + 0.05 * (other.first - change.first))
         if worth > best_worth:
             best, best_worth = other, worth
     return best if best_worth > 0.15 else None

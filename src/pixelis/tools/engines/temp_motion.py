@@ -18,7 +18,8 @@ REACH_PX = 12  # blobs this close in consecutive frames are one mover
 def find_motion(clip: Clip, colours: frozenset[str]) -> list[Segment]:
     """The spans of all motion together, then those of single movers; of movers that bear one of the colours when given."""
     limit = threshold(noise_of(clip))
-    blobs = [_active(clip, t, limit, colours) for t in range(clip.count)]
+    rest = _rest(clip, colours) if colours else None
+    blobs = [_active(clip, t, limit, colours, rest) for t in range(clip.count)]
     tracks = _link(clip, blobs)
     out = []
     whole = sorted((t for track in tracks for t, _ in track))
@@ -31,7 +32,7 @@ def find_motion(clip: Clip, colours: frozenset[str]) -> list[Segment]:
     return [s for s in out if s.score >= 0.05]
 
 
-def _active(clip: Clip, t: int, limit: float, colours: frozenset[str]) -> list[tuple[tuple[int, int, int, int], float]]:
+def _active(clip: Clip, t: int, limit: float, colours: frozenset[str], rest) -> list[tuple[tuple[int, int, int, int], float]]:
     """Boxes of what moved from frame t-1 to t, with their strength in pixels."""
     if t == 0:
         return []
@@ -49,21 +50,30 @@ def _active(clip: Clip, t: int, limit: float, colours: frozenset[str]) -> list[t
         area = int(where.sum())
         if area < 6:
             continue
-        if colours and _bears(clip, t, (x0 + x, y0 + y, w, h), where, colours) < 0.25:
+        if colours and _bears(clip, t, (x0 + x, y0 + y, w, h), where, colours, rest) < 0.2:
             continue
         out.append(((x0 + x, y0 + y, x0 + x + w, y0 + y + h), float(area)))
     return out
 
 
-def _bears(clip: Clip, t: int, box_xywh: tuple[int, int, int, int], where: np.ndarray, colours: frozenset[str]) -> float:
-    """Share of the pixels that bear a colour in this frame or the last one: what moved is on one of the two sides."""
+def _bears(clip: Clip, t: int, box_xywh: tuple[int, int, int, int], where: np.ndarray, colours: frozenset[str], rest_HW: np.ndarray) -> float:
+    """Share of the pixels that bear a colour in this frame or the last one, but not as a rule: what a mover covers is no mover."""
     x, y, w, h = box_xywh
     wanted = [COLOUR_NAMES.index(name) for name in colours]
     either = np.zeros(where.shape, bool)
     for s in (t - 1, t):
         rgb = cv2.cvtColor(clip.lab_THWC[s, y : y + h, x : x + w], cv2.COLOR_LAB2RGB)
         either |= np.isin(name_pixels(rgb), wanted)
+    either &= ~rest_HW[y : y + h, x : x + w]
     return float(either[where].mean())
+
+
+def _rest(clip: Clip, colours: frozenset[str]) -> np.ndarray:
+    """Where the picture bears one of the colours most of the time; bool [height, width]."""
+    wanted = [COLOUR_NAMES.index(name) for name in colours]
+    rows = np.linspace(0, clip.count - 1, min(15, clip.count)).round().astype(int)
+    votes = [np.isin(name_pixels(cv2.cvtColor(clip.lab_THWC[row], cv2.COLOR_LAB2RGB)), wanted) for row in rows]
+    return np.mean(votes, axis=0) > 0.7
 
 
 def _link(clip: Clip, blobs: list[list]) -> list[list[tuple[int, int]]]:

@@ -199,11 +199,12 @@ def _similarity(a_HW: np.ndarray, b_HW: np.ndarray, scale: float) -> np.ndarray 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What changed at once. `fine_THW`, `coarse_THW` uint8: strength at frame t against t-1; `still_THW`: plain consecutive difference."""
+    """What changed at once. `fine_THW`, `coarse_THW` uint8: strength at frame t against t-1;"""
 
     fine_THW: np.ndarray
     coarse_THW: np.ndarray
-    motion_THW: np.ndarray
+    between_THW: np.ndarray
+    """Coarse, uint8: change between the pairs around each frame, whatever moves inside them."""
     noise: float
     """Noise of the clip in Lab steps, after the working copy's smoothing."""
 
@@ -223,23 +224,22 @@ def noise_of(clip: Clip) -> float:
 
 def find_evidence(clip: Clip, should_stop: Callable[[], object] | None = None) -> Evidence:
     """Per frame and pixel, by how many Lab steps it changed at once, beyond motion, noise and flicker."""
-    count, (h, w) = clip.count, clip.lab_THWC.shape[1:3]
+    h, w = clip.lab_THWC.shape[1:3]
     ch, cw = max(4, round(h / COARSE)), max(4, round(w / COARSE))
     coarse = np.stack([cv2.resize(frame, (cw, ch), interpolation=cv2.INTER_AREA) for frame in clip.lab_THWC])
     shrink = np.array([cw / w, ch / h])
-    out_fine, step_fine = _contrast(clip.lab_THWC, clip, _FINE_KERNEL, np.ones(2), should_stop)
-    out_coarse, _ = _contrast(coarse, clip, _COARSE_KERNEL, shrink, None)
-    assert len(out_fine) == count
-    return Evidence(out_fine, out_coarse, step_fine, noise_of(clip))
+    out_fine, _ = _contrast(clip.lab_THWC, clip, _FINE_KERNEL, np.ones(2), should_stop)
+    out_coarse, between = _contrast(coarse, clip, _COARSE_KERNEL, shrink, None)
+    return Evidence(out_fine, out_coarse, between, noise_of(clip))
 
 
 def _contrast(stack_THWC: np.ndarray, clip: Clip, kernel: np.ndarray, shrink: np.ndarray, should_stop) -> tuple[np.ndarray, np.ndarray]:
-    """Change between the pairs around each frame beyond change inside them, and the plain consecutive difference."""
+    """Change between the pairs around each frame beyond change inside them; and without that subtraction."""
     count = len(stack_THWC)
     near = np.zeros(stack_THWC.shape[:3], np.uint8)
     for t in range(1, count):
         near[t] = _differ(stack_THWC[t - 1], stack_THWC[t], _scaled(clip.camera[t], shrink), clip.light_T3[t], kernel)
-    change = np.zeros_like(near)
+    change, plain = np.zeros_like(near), np.zeros_like(near)
     for t in range(1, count):
         between = near[t]
         if not between.any():
@@ -248,9 +248,10 @@ def _contrast(stack_THWC: np.ndarray, clip: Clip, kernel: np.ndarray, shrink: np
         if (a, b) != (t - 1, t):
             wide = _scaled(chain(clip.camera[a + 1 : b + 1]), shrink)
             between = cv2.min(between, _differ(stack_THWC[a], stack_THWC[b], wide, clip.light_T3[a + 1 : b + 1].sum(axis=0), kernel))
+        plain[t] = between
         inside = cv2.max(near[t - 1], near[t + 1] if t + 1 < count else near[t - 1])
         change[t] = cv2.subtract(between, inside)
-    return change, near
+    return change, plain
 
 
 def _scaled(step: np.ndarray | None, shrink: np.ndarray) -> np.ndarray | None:

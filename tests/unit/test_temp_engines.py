@@ -1,0 +1,205 @@
+"""TEMP's offline engine on clips whose events were placed by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pixelis.core.errors import ToolError
+from pixelis.tools.engines.temp_default import DefaultTemp
+from pixelis.tools.engines.temp_events import Segment, parse_event, suppress
+
+H, W, FPS = 120, 200, 10
+
+
+def backdrop(seed: int = 0) -> np.ndarray:
+    """Grey with a fixed mild grain."""
+    rng = np.random.default_rng(seed)
+    return np.clip(120 + rng.normal(0, 6, (H, W, 1)) + np.zeros(3), 0, 255).astype(np.uint8)
+
+
+def clip(count: int, paint=None, noise: float = 0.0) -> list[np.ndarray]:
+    rng = np.random.default_rng(1)
+    frames = []
+    for i in range(count):
+        frame = backdrop()
+        if paint is not None:
+            paint(frame, i)
+        frames.append(np.clip(frame + rng.normal(0, noise, frame.shape), 0, 255).astype(np.uint8) if noise else frame)
+    return frames
+
+
+def red_square(on, at=(60, 40), colour=(220, 30, 30)):
+    def paint(frame, i):
+        if on(i):
+            x, y = at(i) if callable(at) else at
+            frame[y : y + 24, x : x + 24] = colour(i) if callable(colour) else colour
+
+    return paint
+
+
+def times(count: int) -> list[float]:
+    return [i / FPS for i in range(count)]
+
+
+def best(frames, event, **kw) -> Segment:
+    return DefaultTemp().locate(iter(frames), times(len(frames)), event, **kw)[0]
+
+
+@pytest.mark.parametrize("noise", [0.0, 6.0])
+@pytest.mark.parametrize("box", [None, (50, 30, 95, 75)])
+def test_appearance_runs_from_first_to_first_missing_frame(noise, box):
+    found = best(clip(40, red_square(lambda i: 12 <= i < 27), noise), "appears", box=box)
+    assert (found.start_s, found.end_s) == pytest.approx((1.2, 2.7))
+    assert 0.3 < found.score <= 1
+
+
+def test_appearance_without_an_end_runs_to_the_window_end():
+    found = best(clip(40, red_square(lambda i: i >= 12)), "A RED SQUARE APPEARS")
+    assert (found.start_s, found.end_s) == pytest.approx((1.2, 4.0))
+
+
+def test_disappearance_is_the_gap():
+    found = best(clip(40, red_square(lambda i: not 12 <= i < 27)), "disappears")
+    assert (found.start_s, found.end_s) == pytest.approx((1.2, 2.7))
+
+
+def test_what_vanishes_for_good_does_not_appear():
+    found = DefaultTemp().locate(iter(clip(40, red_square(lambda i: i < 20))), times(40), "appears")
+    assert all(segment.score < 0.3 for segment in found)
+
+
+def test_colour_words_filter():
+    frames = clip(40, red_square(lambda i: 12 <= i < 27))
+    assert DefaultTemp().locate(iter(frames), times(40), "a blue square appears") == []
+
+
+def test_change_is_one_frame_step():
+    paint = red_square(lambda i: True, colour=lambda i: (30, 60, 220) if i >= 15 else (220, 30, 30))
+    found = best(clip(30, paint), "changes")
+    assert (found.start_s, found.end_s) == pytest.approx((1.4, 1.5))
+
+
+def test_gradual_change_spans_the_fade():
+    # Red at frame 10, blue from frame 20 on, linear between.
+    def fade(i):
+        share = min(max((i - 10) / 10, 0), 1)
+        return tuple(int(a + (b - a) * share) for a, b in zip((220, 30, 30), (30, 60, 220), strict=True))
+
+    found = best(clip(40, red_square(lambda i: True, colour=fade)), "changes", box=(50, 30, 95, 75))
+    assert found.start_s == pytest.approx(1.0, abs=0.21)
+    assert found.end_s == pytest.approx(2.0, abs=0.21)
+
+
+def test_motion_spans_from_last_still_to_first_still_frame():
+    # Frame 11 is the first that differs, frame 25 the last.
+    paint = red_square(lambda i: True, at=lambda i: (20 + 5 * min(max(i - 10, 0), 15), 40))
+    found = best(clip(40, paint, noise=2.0), "moves")
+    assert (found.start_s, found.end_s) == pytest.approx((1.0, 2.5))
+
+
+def test_shots_tile_the_window():
+    other = np.zeros((H, W, 3), np.uint8) + np.array([20, 90, 160], np.uint8)
+    frames = clip(13) + [other] * 9 + clip(10, lambda f, i: np.copyto(f, 255 - f[:, ::-1] // 3))
+    found = sorted(DefaultTemp().locate(iter(frames), times(32), "cut"), key=lambda s: s.start_s)
+    assert [(round(s.start_s, 6), round(s.end_s, 6)) for s in found] == [(0.0, 1.3), (1.3, 2.2), (2.2, 3.2)]
+
+
+@pytest.mark.parametrize("event", ["scene", "SHOT", "cut"])
+def test_without_a_cut_the_window_is_one_shot(event):
+    assert DefaultTemp().locate(iter(clip(10)), times(10), event) == [Segment(0.0, 1.0, 1.0)]
+
+
+@pytest.mark.parametrize("event", ["appears", "disappears", "changes", "moves"])
+def test_nothing_happens_in_noise_flicker_or_one_flash(event):
+    rng = np.random.default_rng(3)
+    flicker = [np.clip(backdrop() * rng.uniform(0.96, 1.04) + rng.normal(0, 5, (H, W, 3)), 0, 255).astype(np.uint8) for _ in range(30)]
+    found = DefaultTemp().locate(iter(flicker), times(30), event)
+    assert all(segment.score < 0.3 for segment in found)
+    if event != "moves":
+        flash = clip(30)
+        flash[14][:] = 255
+        assert DefaultTemp().locate(iter(flash), times(30), event) == []
+
+
+@pytest.mark.parametrize("event", ["appears", "disappears", "changes", "moves"])
+@pytest.mark.parametrize("frames", [[backdrop()], [np.full((H, W, 3), 77, np.uint8)] * 8, [np.zeros((1, 1, 3), np.uint8)] * 4])
+def test_degenerate_clips_hold_no_event(event, frames):
+    assert DefaultTemp().locate(iter(frames), times(len(frames)), event) == []
+
+
+def test_equal_times_do_not_crash():
+    frames = clip(20, red_square(lambda i: i >= 9))
+    for event in ("appears", "disappears", "changes", "moves", "cut"):
+        for segment in DefaultTemp().locate(iter(frames), [0.5] * 20, event):
+            assert segment.start_s == segment.end_s == 0.5
+
+
+def test_tiny_box_and_box_outside():
+    frames = clip(20, red_square(lambda i: i >= 9))
+    assert isinstance(DefaultTemp().locate(iter(frames), times(20), "appears", box=(70, 50, 71, 51)), list)
+    with pytest.raises(ToolError) as error:
+        DefaultTemp().locate(iter(frames), times(20), "appears", box=(300, 10, 310, 20))
+    assert error.value.kind == "out_of_frame"
+
+
+def test_frames_and_times_must_agree():
+    for count in (9, 11):
+        with pytest.raises(ToolError):
+            DefaultTemp().locate(iter(clip(10)), times(count), "cut")
+    with pytest.raises(ToolError):
+        DefaultTemp().locate(iter([]), [], "cut")
+
+
+def test_same_input_same_answer():
+    frames = clip(30, red_square(lambda i: True, at=lambda i: (20 + 4 * i, 40)), noise=5)
+    for event in ("appears", "changes", "moves", "cut"):
+        first, second = (DefaultTemp().locate(iter(frames), times(30), event) for _ in range(2))
+        assert first == second
+
+
+def test_should_stop_is_asked_once_a_frame_and_passes_through():
+    asked = []
+
+    def stop():
+        asked.append(1)
+        if len(asked) == 5:
+            raise ToolError("deadline", "time is up")
+
+    with pytest.raises(ToolError) as error:
+        DefaultTemp().locate(iter(clip(20)), times(20), "appears", should_stop=stop)
+    assert error.value.kind == "deadline" and len(asked) == 5
+    calls = []
+    DefaultTemp().locate(iter(clip(20)), times(20), "appears", should_stop=lambda: calls.append(1))
+    assert len(calls) == 20
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "colours"),
+    [
+        ("a red square appears", "appears", {"red"}),
+        ("The gray box disappears.", "disappears", {"grey"}),
+        ("the light turns on", "changes", set()),
+        ("text changes", "changes", set()),
+        ("the square turns blue", "changes", {"blue"}),
+        ("the person moves", "moves", set()),
+        ("a car turns", "moves", set()),
+        ("scene", "cut", set()),
+        ("the dog vanishes from the scene", "disappears", set()),
+    ],
+)
+def test_events_are_read_from_text(text, kind, colours):
+    request = parse_event(text)
+    assert (request.kind, set(request.colours)) == (kind, colours)
+
+
+def test_unknown_event_lists_what_exists():
+    with pytest.raises(ToolError, match="appears, disappears, changes, moves, cut") as error:
+        parse_event("love")
+    assert error.value.kind == "bad_arguments"
+
+
+def test_suppression_keeps_the_best_of_a_heap():
+    # tIoU of the first two is 9/11 > 0.7; the third overlaps neither enough.
+    kept = suppress([Segment(0, 10, 0.5), Segment(1, 11, 0.9), Segment(8, 12, 0.4)])
+    assert kept == [Segment(1, 11, 0.9), Segment(8, 12, 0.4)]
