@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import cv2
@@ -46,12 +45,12 @@ def find_cuts(evidence: Evidence) -> list[tuple[int, float]]:
         around = np.delete(size[max(1, t - 3) : t + 4], min(t - 1, 3))
         clear = 1 - float(around.max(initial=1.0)) / max(1.0, float(size[t]))
         # A hard cut replaces nearly everything and stands alone; motion, however fast, has neighbours like itself.
-        if cover[t] >= CUT_COVER and clear > 0.4:
+        if clear > 0.4 and cover[t] >= (CUT_COVER if clear < 0.8 else 0.65 * CUT_COVER):
             cuts.append((t, float(np.clip(clear * min(1.0, cover[t] + 0.2), 0, 1))))
     return cuts
 
 
-def find_changes(clip: Clip, evidence: Evidence, cuts: list[int], should_stop: Callable[[], object] | None) -> list[Change]:
+def find_changes(clip: Clip, evidence: Evidence, cuts: list[int]) -> list[Change]:
     """Sudden regional changes of a clip, cuts left out."""
     limit = threshold(evidence.noise)
     h, w = clip.lab_THWC.shape[1:3]
@@ -62,8 +61,6 @@ def find_changes(clip: Clip, evidence: Evidence, cuts: list[int], should_stop: C
     for t in range(1, clip.count):
         if t in cuts or (sums[t] < limit and evidence.coarse_THW[t].max() * gain < limit):
             continue
-        if should_stop is not None:
-            should_stop()
         strength = _strength(evidence, t, gain, (h, w))
         for box, mask in _blobs(strength > limit, w):
             change = _judge(clip, evidence, strength, t, box, mask, limit, gain)

@@ -66,7 +66,7 @@ class DefaultTemp:
             return []
         if request.kind == "moves":
             return suppress(find_motion(clip, request.colours))
-        evidence = find_evidence(clip)
+        evidence = find_evidence(clip, fine=request.kind != "cut")
         cuts = find_cuts(evidence)
         if request.kind == "cut":
             return suppress(_shots(clip, cuts), keep=MAX_SHOTS)
@@ -85,7 +85,7 @@ def _shots(clip: Clip, cuts: list[tuple[int, float]]) -> list[Segment]:
 def _all_changes(clip: Clip, evidence: Evidence, cuts: list[tuple[int, float]]) -> list[Change]:
     """Changes inside the region: sudden ones, then gradual ones at two slower paces that no sudden one explains."""
     at = [t for t, _ in cuts]
-    found = [c for c in merge(find_changes(clip, evidence, at, None)) if _inside(c, clip.region)]
+    found = [c for c in merge(find_changes(clip, evidence, at)) if _inside(c, clip.region)]
     fps = (clip.count - 1) / max(1e-6, clip.times_s[-1] - clip.times_s[0])
     for pace_s in (0.4, 0.8):
         step = round(pace_s * fps)
@@ -93,7 +93,7 @@ def _all_changes(clip: Clip, evidence: Evidence, cuts: list[tuple[int, float]]) 
             continue
         slow = clip.every(step)
         rare = find_evidence(slow)
-        for change in merge(find_changes(slow, rare, [(t + step - 1) // step for t in at], None)):
+        for change in merge(find_changes(slow, rare, [(t + step - 1) // step for t in at])):
             gradual = _gradual(clip, change, step)
             if gradual is not None and _inside(gradual, clip.region) and not any(_same(gradual, other) for other in found):
                 found.append(gradual)

@@ -18,7 +18,7 @@ REACH_PX = 12  # blobs this close in consecutive frames are one mover
 def find_motion(clip: Clip, colours: frozenset[str]) -> list[Segment]:
     """The spans of all motion together, then those of single movers; of movers that bear one of the colours when given."""
     limit = threshold(noise_of(clip))
-    rest = _rest(clip, colours) if colours else None
+    rest = _rest(clip) if colours else None
     blobs = [_active(clip, t, limit, colours, rest) for t in range(clip.count)]
     tracks = _link(clip, blobs)
     out = []
@@ -50,30 +50,27 @@ def _active(clip: Clip, t: int, limit: float, colours: frozenset[str], rest) -> 
         area = int(where.sum())
         if area < 6:
             continue
-        if colours and _bears(clip, t, (x0 + x, y0 + y, w, h), where, colours, rest) < 0.2:
+        if colours and _bears(clip, t, (x0 + x, y0 + y, w, h), where, colours, rest) < 0.35:
             continue
         out.append(((x0 + x, y0 + y, x0 + x + w, y0 + y + h), float(area)))
     return out
 
 
-def _bears(clip: Clip, t: int, box_xywh: tuple[int, int, int, int], where: np.ndarray, colours: frozenset[str], rest_HW: np.ndarray) -> float:
-    """Share of the pixels that bear a colour in this frame or the last one, but not as a rule: what a mover covers is no mover."""
+def _bears(clip: Clip, t: int, box_xywh: tuple[int, int, int, int], where: np.ndarray, colours: frozenset[str], rest_HWC: np.ndarray) -> float:
+    """Share of the moved pixels whose mover bears a colour: the mover is where the picture is farther from its usual look."""
     x, y, w, h = box_xywh
-    wanted = [COLOUR_NAMES.index(name) for name in colours]
-    either = np.zeros(where.shape, bool)
-    for s in (t - 1, t):
-        rgb = cv2.cvtColor(clip.lab_THWC[s, y : y + h, x : x + w], cv2.COLOR_LAB2RGB)
-        either |= np.isin(name_pixels(rgb), wanted)
-    either &= ~rest_HW[y : y + h, x : x + w]
-    return float(either[where].mean())
+    usual = rest_HWC[y : y + h, x : x + w]
+    before, now = (clip.lab_THWC[s, y : y + h, x : x + w] for s in (t - 1, t))
+    far_before, far_now = (cv2.absdiff(look, usual).max(axis=-1) for look in (before, now))
+    mover = np.where((far_now >= far_before)[..., None], now, before)
+    names = name_pixels(cv2.cvtColor(mover, cv2.COLOR_LAB2RGB))
+    return float(np.isin(names, [COLOUR_NAMES.index(name) for name in colours])[where].mean())
 
 
-def _rest(clip: Clip, colours: frozenset[str]) -> np.ndarray:
-    """Where the picture bears one of the colours most of the time; bool [height, width]."""
-    wanted = [COLOUR_NAMES.index(name) for name in colours]
+def _rest(clip: Clip) -> np.ndarray:
+    """The usual look of each pixel: the median over time; uint8 [height, width, 3]."""
     rows = np.linspace(0, clip.count - 1, min(15, clip.count)).round().astype(int)
-    votes = [np.isin(name_pixels(cv2.cvtColor(clip.lab_THWC[row], cv2.COLOR_LAB2RGB)), wanted) for row in rows]
-    return np.mean(votes, axis=0) > 0.7
+    return np.median(clip.lab_THWC[rows], axis=0).astype(np.uint8)
 
 
 def _link(clip: Clip, blobs: list[list]) -> list[list[tuple[int, int]]]:

@@ -95,8 +95,9 @@ def read_clip(frames: Iterable[np.ndarray], times_s: Sequence[float], box: tuple
             raise ToolError(
                 "bad_arguments", f"frame {seen} is {frame.shape[1]}x{frame.shape[0]}, the first {layout.frame_hw[1]}x{layout.frame_hw[0]}"
             )
-        lab[seen] = layout.cut(frame)
-        step, light[seen] = camera.step(frame)
+        small, lab[seen] = layout.cut(frame)
+        # Without a box the working copy shows the whole frame: the camera is read from it, which is cheaper.
+        step, light[seen] = camera.step(frame if box is not None else small, frame.shape[1])
         maps.append(layout.to_working(step))
         seen += 1
     if seen != len(times):
@@ -129,11 +130,12 @@ class _Layout:
         region = (int((x0 - cx0) * sx), int((y0 - cy0) * sy), int(np.ceil((x1 - cx0) * sx)), int(np.ceil((y1 - cy0) * sy)))
         return cls(frame_hw, (cx0, cy0, cx1, cy1), (h, w), region)
 
-    def cut(self, frame_HWC: np.ndarray) -> np.ndarray:
+    def cut(self, frame_HWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The crop at working size, in RGB and as smoothed Lab."""
         x0, y0, x1, y1 = self.crop
         h, w = self.size_hw
-        small = cv2.resize(frame_HWC[y0:y1, x0:x1], (w, h), interpolation=cv2.INTER_AREA)
-        return cv2.GaussianBlur(cv2.cvtColor(small, cv2.COLOR_RGB2LAB), (3, 3), 0)
+        small = _shrink(frame_HWC[y0:y1, x0:x1], w, h)
+        return small, cv2.GaussianBlur(cv2.cvtColor(small, cv2.COLOR_RGB2LAB), (3, 3), 0)
 
     def to_working(self, step: np.ndarray | None) -> np.ndarray | None:
         """A camera map in whole-frame pixels, re-expressed in working pixels; None when it moves no corner by 0.5 px."""
@@ -156,6 +158,14 @@ def _whole_pixels(box: tuple, width: int, height: int) -> tuple[int, int, int, i
     return int(np.floor(x0)), int(np.floor(y0)), int(np.ceil(x1)), int(np.ceil(y1))
 
 
+def _shrink(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Resized; area averaging only where bilinear sampling would skip pixels, for it is several times slower."""
+    if image.shape[:2] == (height, width):
+        return image
+    half = image.shape[1] > 2 * width or image.shape[0] > 2 * height
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if half else cv2.INTER_LINEAR)
+
+
 class _Camera:
     """Frame-to-frame similarity of the whole picture by sparse optical flow and RANSAC."""
 
@@ -163,10 +173,12 @@ class _Camera:
         self._last_grey: np.ndarray | None = None
         self._last_lab: np.ndarray | None = None
 
-    def step(self, frame_HWC: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
-        """The 2x3 map from the last frame in frame pixels (None: still, or not to be told), and the light's shift in Lab."""
-        scale = min(1.0, CAMERA_SIDE / max(frame_HWC.shape[:2]))
-        small = cv2.resize(frame_HWC, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else frame_HWC
+    def step(self, frame_HWC: np.ndarray, width: int) -> tuple[np.ndarray | None, np.ndarray]:
+        """The 2x3 map from the last frame in pixels of a frame `width` wide (None: still, or not to be told), and the light's shift."""
+        h, w = frame_HWC.shape[:2]
+        scale = min(1.0, CAMERA_SIDE / max(h, w))
+        small = _shrink(frame_HWC, max(1, round(w * scale)), max(1, round(h * scale)))
+        scale = small.shape[1] / width
         grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
         lab = cv2.cvtColor(small[::4, ::4], cv2.COLOR_RGB2LAB).astype(np.int16)
         last_grey, last_lab = self._last_grey, self._last_lab
@@ -210,30 +222,40 @@ class Evidence:
 
 
 def noise_of(clip: Clip) -> float:
-    """Robust standard deviation of what differs between consecutive frames, from the calmest quarter of them."""
+    """What consecutive frames differ by, in Lab lightness, in the calmest quarter of blocks and frames: motion is elsewhere."""
     if clip.count < 2:
         return 0.0
     rows = np.linspace(1, clip.count - 1, min(24, clip.count - 1)).round().astype(int)
-    spread = []
+    size = max(1, clip.lab_THWC.shape[2] // 16), max(1, clip.lab_THWC.shape[1] // 12)
+    calm = []
     for row in rows:
-        d = clip.lab_THWC[row, ::3, ::3, 0].astype(np.int16) - clip.lab_THWC[row - 1, ::3, ::3, 0]
-        d = d - np.median(d)
-        spread.append(np.mean(np.minimum(np.abs(d), np.quantile(np.abs(d), 0.7) * 1.5)))  # capped mean: medians of integers are coarse
-    return float(np.quantile(spread, 0.25))
+        gap = cv2.absdiff(clip.lab_THWC[row, ..., 0], clip.lab_THWC[row - 1, ..., 0])
+        # A brightness step of the whole picture is flicker, not noise.
+        blocks = cv2.resize(gap, size, interpolation=cv2.INTER_AREA).astype(np.float32) if not np.any(clip.light_T3[row]) else _residual(clip, row, size)
+        calm.append(float(np.quantile(blocks, 0.25)))
+    return float(np.quantile(calm, 0.25))
 
 
-def find_evidence(clip: Clip, should_stop: Callable[[], object] | None = None) -> Evidence:
-    """Per frame and pixel, by how many Lab steps it changed at once, beyond motion, noise and flicker."""
+def _residual(clip: Clip, row: int, size: tuple[int, int]) -> np.ndarray:
+    gap = clip.lab_THWC[row, ..., 0].astype(np.float32) - clip.lab_THWC[row - 1, ..., 0] - clip.light_T3[row, 0]
+    return cv2.resize(np.abs(gap), size, interpolation=cv2.INTER_AREA)
+
+
+def find_evidence(clip: Clip, *, fine: bool = True) -> Evidence:
+    """Per frame and pixel, by how many Lab steps it changed at once, beyond motion, noise and flicker; `fine` False leaves that map 0."""
     h, w = clip.lab_THWC.shape[1:3]
     ch, cw = max(4, round(h / COARSE)), max(4, round(w / COARSE))
     coarse = np.stack([cv2.resize(frame, (cw, ch), interpolation=cv2.INTER_AREA) for frame in clip.lab_THWC])
     shrink = np.array([cw / w, ch / h])
-    out_fine, _ = _contrast(clip.lab_THWC, clip, _FINE_KERNEL, np.ones(2), should_stop)
-    out_coarse, between = _contrast(coarse, clip, _COARSE_KERNEL, shrink, None)
+    out_coarse, between = _contrast(coarse, clip, _COARSE_KERNEL, shrink)
+    if fine:
+        out_fine, _ = _contrast(clip.lab_THWC, clip, _FINE_KERNEL, np.ones(2))
+    else:
+        out_fine = np.zeros((clip.count, 1, 1), np.uint8)
     return Evidence(out_fine, out_coarse, between, noise_of(clip))
 
 
-def _contrast(stack_THWC: np.ndarray, clip: Clip, kernel: np.ndarray, shrink: np.ndarray, should_stop) -> tuple[np.ndarray, np.ndarray]:
+def _contrast(stack_THWC: np.ndarray, clip: Clip, kernel: np.ndarray, shrink: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Change between the pairs around each frame beyond change inside them; and without that subtraction."""
     count = len(stack_THWC)
     near = np.zeros(stack_THWC.shape[:3], np.uint8)
