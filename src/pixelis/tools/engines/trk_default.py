@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from pixelis.tools.engines.trk_base import BoxTuple, SteadySize, TrackedBox, as_rgb, clip_box
-from pixelis.tools.engines.trk_flow import Camera, Flow, Match, Pyramid, Window
+from pixelis.tools.engines.trk_flow import Camera, Flow, Match, Pyramid, Window, motion_ratio
 from pixelis.tools.engines.trk_mask import ColourModel, first_mask, mask_box, refine
 from pixelis.tools.engines.trk_search import Candidate, Looks, cut_patch
 
@@ -134,11 +134,14 @@ class _Track:
         new = old.moved(shift)
         before, view = self.pyramid.view(old), pyramid.view(new)
         match = self.flow.match(before, view, self.sight.window.resample(self.sight.prob_HW, old))
-        return self._see(pyramid, new, view, match)
+        return self._see(pyramid, new, view, match, before)
 
-    def _see(self, pyramid: Pyramid, window: Window, view: np.ndarray, match: Match) -> Sight | None:
+    def _see(self, pyramid: Pyramid, window: Window, view: np.ndarray, match: Match, before: np.ndarray | None = None) -> Sight | None:
         band_px = 2.0 + BAND * float(np.sqrt(self.size.prod())) * window.scale
-        prob = refine(view, match.prior_HW, match.trust_HW, self.colours.log_ratio(view), band_px)
+        evidence = COLOUR_WEIGHT * self.colours.log_ratio(view)
+        if before is not None:
+            evidence += MOTION_WEIGHT * motion_ratio(match, before, view)
+        prob = refine(view, match.prior_HW, match.trust_HW, evidence, band_px)
         prob = prob * window.inside(pyramid.width, pyramid.height)
         box = mask_box(prob)
         if box is None:
@@ -168,7 +171,7 @@ class _Track:
         sx, sy = (high - low) / np.array(self.silhouette.shape[::-1])
         matrix = np.array([[sx, 0, low[0] + 0.5 * sx - 0.5], [0, sy, low[1] + 0.5 * sy - 0.5]])
         prior = cv2.warpAffine(self.silhouette, matrix, (window.width, window.height), flags=cv2.INTER_LINEAR)
-        trust = np.full(prior.shape, 0.6, np.float32)
+        trust = np.full(prior.shape, 0.4, np.float32)
         return self._see(pyramid, window, view, Match(prior, trust, candidate.similarity, np.zeros((*prior.shape, 2), np.float32)))
 
     def _lose(self, expected: np.ndarray) -> tuple[None, float]:
@@ -204,6 +207,8 @@ class _Track:
             self.since_learnt = 0
 
 
+COLOUR_WEIGHT = 0.3
+MOTION_WEIGHT = 1.0
 SURE = 0.55
 """Above it a sight is taken without looking elsewhere."""
 LOST = 0.3

@@ -185,3 +185,59 @@ class Flow:
         miss = np.square(back + forth_at).sum(-1)
         allowed = 1.0 + 0.01 * (np.square(back).sum(-1) + np.square(forth_at).sum(-1))
         return np.exp(-miss / (2 * allowed))
+
+
+def motion_ratio(match: Match, before: np.ndarray, view: np.ndarray) -> np.ndarray:
+    """How much better the object's motion explains each pixel than the ground's, float32 [H, W] within [-1, 1].
+
+    Two affine motions are fitted to the flow, one on each side of the carried silhouette; each predicts this view from
+    the last. Where they agree, or on a plain surface, both are as good and the ratio is near 0. Predicted colours decide
+    rather than the flow itself, because dense flow smears an object's motion over its surroundings.
+    """
+    height, width = match.prior_HW.shape
+    step = 4  # a coarse grid is enough for six parameters
+    ys, xs = np.mgrid[0:height:step, 0:width:step]
+    design = np.stack([np.ones(xs.size), xs.ravel() / width, ys.ravel() / height], 1)
+    flow, prior, trust = (item[::step, ::step] for item in (match.flow_HW2, match.prior_HW, match.trust_HW))
+    trust = trust * texture(view)[::step, ::step]
+    front = _fit(design, flow.reshape(-1, 2), (trust * (prior > 0.6)).ravel())
+    ground = _fit(design, flow.reshape(-1, 2), (trust * (prior < 0.2)).ravel())
+    if front is None or ground is None:
+        return np.zeros((height, width), np.float32)
+    wrong_front, wrong_ground = (_prediction_error(model, before, view) for model in (front, ground))
+    return (wrong_ground - wrong_front) / (wrong_ground + wrong_front + NOISE_LEVEL**2)
+
+
+def _prediction_error(model: np.ndarray, before: np.ndarray, view: np.ndarray) -> np.ndarray:
+    """Squared colour difference, averaged over a small neighbourhood, when `before` moves by the affine flow `model`."""
+    height, width = view.shape[:2]
+    linear = np.stack([model[1] / width, model[2] / height], 1)
+    matrix = np.concatenate([np.eye(2) + linear, model[0][:, None]], 1)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    moved = cv2.warpAffine(before, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.blur(np.square(cv2.absdiff(moved, view).astype(np.float32)).mean(-1), (5, 5))
+
+
+NOISE_LEVEL = 6.0
+"""Colour difference, of 255, that means nothing."""
+
+
+def texture(view: np.ndarray) -> np.ndarray:
+    """In [0, 1]: how much grain there is for flow to hold on to."""
+    grey = cv2.cvtColor(view, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    dx, dy = cv2.Sobel(grey, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(grey, cv2.CV_32F, 0, 1, scale=1 / 8)
+    energy = cv2.blur(dx * dx + dy * dy, (7, 7))
+    return energy / (energy + 4.0)
+
+
+def _fit(design: np.ndarray, flow_N2: np.ndarray, weight_N: np.ndarray) -> np.ndarray | None:
+    """Affine flow [3, 2] by iteratively re-weighted least squares; None when too little speaks for it."""
+    if weight_N.sum() < 12:
+        return None
+    weight, model = weight_N, None
+    for _ in range(4):
+        left = design * weight[:, None]
+        model = np.linalg.solve(left.T @ design + 1e-3 * np.eye(3), left.T @ flow_N2)
+        error = np.square(flow_N2 - design @ model).sum(-1)
+        weight = weight_N / (1 + error)
+    return model

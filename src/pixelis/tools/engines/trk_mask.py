@@ -18,7 +18,7 @@ def first_mask(view: np.ndarray, box: tuple[float, float, float, float]) -> np.n
     Source: Rother et al., GrabCut (2004).
     """
     height, width = view.shape[:2]
-    x0, y0, x1, y1 = (int(round(v)) for v in box)
+    x0, y0, x1, y1 = (round(v) for v in box)
     x0, y0, x1, y1 = max(0, x0), max(0, y0), min(width, max(x1, x0 + 1)), min(height, max(y1, y0 + 1))
     ellipse = np.zeros((height, width), np.float32)
     centre, axes = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), (max(1.0, box[2] - box[0]), max(1.0, box[3] - box[1]))
@@ -118,27 +118,31 @@ def guided(guide_HW: np.ndarray, image_HW: np.ndarray, radius: int, softness: fl
     return cv2.blur(slope, size) * guide_HW + cv2.blur(offset, size)
 
 
-def refine(view: np.ndarray, prior_HW: np.ndarray, trust_HW: np.ndarray, colour_HW: np.ndarray, band_px: float) -> np.ndarray:
-    """Foreground probability from the carried mask and the colours, smooth along edges.
+def refine(view: np.ndarray, prior_HW: np.ndarray, trust_HW: np.ndarray, evidence_HW: np.ndarray, band_px: float) -> np.ndarray:
+    """Foreground probability from the carried mask and this frame's evidence, smooth along edges.
 
     Args:
         view: uint8 [H, W, 3].
         prior_HW: carried foreground probability.
         trust_HW: in [0, 1], how far the prior can be believed.
-        colour_HW: log-ratio of the colour model.
+        evidence_HW: this frame's log-odds from colour and motion.
         band_px: how far from the prior's silhouette the new one may reach.
     """
-    prior = prior_HW.clip(0.04, 0.96)
-    logit = np.log(prior / (1 - prior)) * (0.35 + 0.65 * trust_HW) + COLOUR_WEIGHT * colour_HW
+    prior, doubt = prior_HW.clip(0.01, 0.99), 1 - trust_HW
+    # Where flow contradicts itself something was uncovered: mostly ground, so the carried mask yields to colour there.
+    carried = MEMORY * np.log(prior / (1 - prior)) * (1 - DOUBT_PRIOR * doubt)
+    logit = carried + evidence_HW * (1 + DOUBT_GAIN * doubt) - DOUBT_BIAS * doubt
     grey = cv2.cvtColor(view, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
-    smooth = guided(grey, logit.astype(np.float32), 4, 1e-3)
+    smooth = guided(grey, logit.astype(np.float32), 3, 1e-3)
+    prob = 1 / (1 + np.exp(-smooth))
     solid = (prior_HW > 0.5).astype(np.uint8)
     far = cv2.distanceTransform(1 - solid, cv2.DIST_L2, 3) > band_px
-    prob = 1 / (1 + np.exp(-smooth))
-    prob[far] = 0
+    prob[far] = np.minimum(prob[far], 0.02)
     keep = keep_main((prob > 0.5).astype(np.uint8), prior_HW)
     prob[(prob > 0.5) & (keep == 0)] = 0.2
     return prob.astype(np.float32)
 
 
-COLOUR_WEIGHT = 0.6
+MEMORY = 0.92
+"""Share of the old log-odds that a new frame keeps: about ten frames of evidence count."""
+DOUBT_PRIOR, DOUBT_GAIN, DOUBT_BIAS = 0.9, 1.5, 0.8

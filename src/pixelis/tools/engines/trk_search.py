@@ -42,7 +42,7 @@ class Candidate:
 def cut_patch(image: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
     """The box's content (box in pixels of `image`), float32 [PATCH_PX, PATCH_PX, ...]."""
     sx, sy = (box[2] - box[0]) / PATCH_PX, (box[3] - box[1]) / PATCH_PX
-    shrink = [max(1, int(round(s))) for s in (sx, sy)]
+    shrink = [max(1, round(s)) for s in (sx, sy)]
     if max(shrink) > 1:
         image = cv2.blur(image, shrink)
     matrix = np.array([[sx, 0, box[0] + 0.5 * sx - 0.5], [0, sy, box[1] + 0.5 * sy - 0.5]])
