@@ -119,6 +119,14 @@ def false_event(studio: Studio) -> Draft:
     length = studio.scene.num_frames / studio.scene.fps
     wrong = tuple(f"{length * share:.1f}" for share in (0.3, 0.55, 0.8))
     return Draft(
-        question, "never", "none", wrong, (studio.temp(kind, box),), frozenset({"TEMP"}), ((0, box), (studio.last_frame, box)), accept=(f"it does not {does}", f"does not {does}"),
-        mentions=((name, numbers[0]),), hardness=0.6,
-    )  # fmt: skip
+        question,
+        "never",
+        "none",
+        wrong,
+        (studio.temp(kind, box),),
+        frozenset({"TEMP"}),
+        ((0, box), (studio.last_frame, box)),
+        accept=(f"it does not {does}", f"does not {does}"),
+        mentions=((name, numbers[0]),),
+        hardness=0.6,
+    )

@@ -118,7 +118,8 @@ def _clouds(rng: Rng, width: int, height: int) -> np.ndarray:
 
 
 _TEXTURES = {
-    "plain": _plain, "grain": _grain, "checks": _checks, "dots": _dots, "grid": _grid, "bricks": _bricks, "weave": _weave, "clouds": _clouds,
+    "plain": _plain, "grain": _grain, "checks": _checks, "dots": _dots,
+    "grid": _grid, "bricks": _bricks, "weave": _weave, "clouds": _clouds,
 }  # fmt: skip
 
 
@@ -140,7 +141,7 @@ def _resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _load(name: str) -> np.ndarray:
-    """A photograph of scikit-image's wheel, uint8 [H, W, 3]; the package itself is not imported."""
+    """A photograph of scikit-image's wheel, three quarters grey, uint8 [H, W, 3]; the package itself is not imported."""
     found = importlib.util.find_spec("skimage")
     if found is None or not found.submodule_search_locations:
         raise NotInstalled("scikit-image (photographs behind PixelWorld's scenes)", "pip install scikit-image")
@@ -152,7 +153,9 @@ def _load(name: str) -> np.ndarray:
         raise DataError(f"{path}: the photograph cannot be read ({error}); PixelWorld needs scikit-image's own data files") from error
     if hashlib.sha256(pixels.tobytes()).hexdigest()[:16] != PHOTO_SHA256[name]:
         raise DataError(f"{path}: not the photograph PixelWorld draws with; install scikit-image 0.20 or newer")
-    return pixels
+    # An orange suit behind an orange star would hide it.
+    grey = (pixels.astype(np.uint16) * np.array([77, 150, 29], np.uint16)).sum(axis=-1, keepdims=True, dtype=np.uint32) >> 8
+    return ((pixels + 3 * grey) >> 2).astype(np.uint8)
 
 
 PHOTO_SHA256: dict[str, str] = {

@@ -23,9 +23,9 @@ def table(studio: Studio) -> Draft:
     words = draw_words(rng, studio.split, num_rows + num_cols, max_letters=7)
     rows, cols = words[:num_rows], words[num_rows:]
     values = [[rng.choice(numbers_of(studio.split, 10, 999)) for _ in cols] for _ in rows]
-    cap = studio.cap_px(9, 12)
+    cap = studio.cap_px(8, 12)
     texts = [["", *cols]] + [[row, *map(str, line)] for row, line in zip(rows, values, strict=True)]
-    placed, card, box = _draw_table(studio, texts, cap, studio.style.table)
+    placed, box = _draw_table(studio, texts, cap, studio.style.table)
     studio.add_distractors(rng.integer(0, 3), 24, 44)
     chain, hardness = (studio.ocr(box),), 0.5 + num_rows * num_cols / 36
     j = rng.integer(0, num_cols - 1)
@@ -57,8 +57,8 @@ def table(studio: Studio) -> Draft:
     return Draft(question, answer, kind, wrong, chain, OCR_ONLY, tuple((0, studio.box(c)) for c in cells), hardness=hardness)
 
 
-def _draw_table(studio: Studio, texts: list[list[str]], cap: int, style: str) -> tuple[dict[tuple[int, int], int], int, Box]:
-    """Draw a table; numbers of its text things by (row, column), the card's number and its box."""
+def _draw_table(studio: Studio, texts: list[list[str]], cap: int, style: str) -> tuple[dict[tuple[int, int], int], Box]:
+    """Draw a table; numbers of its text things by (row, column), and the card's box."""
     rng = studio.rng
     widths = [
         max(text_cover(row[j], studio.font, cap).shape[1] if row[j] else 0 for row in texts) + 2 * rng.integer(8, 14)
@@ -82,7 +82,7 @@ def _draw_table(studio: Studio, texts: list[list[str]], cap: int, style: str) ->
         "night": (level[1], upright[1]),
     }[style]
     x, y = studio.placer.place(width, height)
-    card = studio.scene.add(
+    studio.scene.add(
         Thing("panel", [(0, Look((Layer(plate_cover(width, height), paper), *lines), "white" if paper == _PAPER else "black"))], [(x, y)])
     )
     placed = {}
@@ -92,7 +92,7 @@ def _draw_table(studio: Studio, texts: list[list[str]], cap: int, style: str) ->
                 cover = text_cover(text, studio.font, cap)
                 dx = 8 if j == 0 else widths[j] - cover.shape[1] - 8
                 placed[(i, j)] = studio.add_text(text, cap, x + lefts[j] + dx, y + 4 + i * tall + (tall - cover.shape[0] + 1) // 2, ink)
-    return placed, card, Box(x, y, x + width, y + height)
+    return placed, Box(x, y, x + width, y + height)
 
 
 def chart(studio: Studio) -> Draft:
@@ -104,7 +104,7 @@ def chart(studio: Studio) -> Draft:
     ordered = sorted(values)
     if ordered[-1] - ordered[-2] < 4 or ordered[1] - ordered[0] < 4:
         raise Crowded
-    texts, bars, box = _draw_chart(studio, labels, values, studio.cap_px(9, 12), studio.style.chart)
+    texts, bars, box = _draw_chart(studio, labels, values, studio.cap_px(8, 12), studio.style.chart)
     studio.add_distractors(rng.integer(0, 2), 24, 40)
     chain = (studio.ocr(box),)
     way = rng.choice(("value", "value", "best", "difference"))

@@ -7,6 +7,7 @@ the same everywhere; the few sines are rounded before use.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,7 @@ from functools import lru_cache
 import numpy as np
 
 from pixelis.data.world.glyphs import GLYPHS
+from pixelis.data.world.raster import ink_of
 
 _STEP_DEG = 15
 _SERIF = 0.13
@@ -121,7 +123,7 @@ def _lines(stroke: tuple, font: Font) -> list[tuple[tuple[float, float], tuple[f
         steps = max(1, math.ceil(abs(last - first) / _STEP_DEG))
         angles = [math.radians(first + (last - first) * i / steps) for i in range(steps + 1)]
         points = [(cx + rx * _bend(math.cos(a), font.squareness), cy + ry * _bend(math.sin(a), font.squareness)) for a in angles]
-    return list(zip(points, points[1:], strict=False))
+    return list(itertools.pairwise(points))
 
 
 def _bend(value: float, squareness: float) -> float:
@@ -156,4 +158,4 @@ def _stroke_cover(points_S22: np.ndarray, height: int, width: int, half_x: float
         ex, ey = px - (x0 + along * dx), py - (y0 + along * dy)
         np.minimum(nearest, ex * ex + ey * ey, out=nearest)
     signed = (1.0 - np.sqrt(nearest)) * (half_x + half_y) / 2
-    return np.floor(np.clip(0.5 + signed, 0.0, 1.0) * 255 + 0.5).astype(np.uint8)
+    return ink_of(signed)

@@ -21,7 +21,7 @@ from pixelis.data.world.raster import plate_cover
 from pixelis.data.world.rng import Rng
 from pixelis.data.world.scene import Layer, Look, Scene, Thing
 from pixelis.data.world.shifts import Shift
-from pixelis.data.world.studio import Draft, Studio, open_image, open_video
+from pixelis.data.world.studio import IMAGE_SIZES, LARGE_SIZES, LARGE_VIDEO_SIZES, VIDEO_SIZES, Draft, Studio, open_image, open_video
 from pixelis.data.world.words import check_split, draw_style
 
 CHOICE_SHARE = 0.4
@@ -37,29 +37,30 @@ class Family:
 
     make: Callable[[Studio], Draft]
     length_s: tuple[float, float] | None = None
+    sizes: tuple[tuple[int, int], ...] = IMAGE_SIZES + LARGE_SIZES
 
 
 FAMILIES: dict[str, Family] = {
-    "read_sign": Family(stills.read_sign),
-    "compare_signs": Family(stills.compare_signs),
-    "attribute": Family(stills.attribute),
-    "count": Family(stills.count),
+    "read_sign": Family(stills.read_sign, sizes=LARGE_SIZES),
+    "compare_signs": Family(stills.compare_signs, sizes=LARGE_SIZES),
+    "attribute": Family(stills.attribute, sizes=LARGE_SIZES),
+    "count": Family(stills.count, sizes=LARGE_SIZES),
     "size_compare": Family(stills.size_compare),
     "relation": Family(stills.relation),
-    "table": Family(charts.table),
-    "chart": Family(charts.chart),
+    "table": Family(charts.table, sizes=LARGE_SIZES),
+    "chart": Family(charts.chart, sizes=LARGE_SIZES),
     "no_tool": Family(asides.no_tool),
     "false_premise": Family(asides.false_premise),
-    "end_place": Family(moving.end_place, (3.0, 7.0)),
-    "turn": Family(moving.turn, (3.0, 6.0)),
-    "faster": Family(moving.faster, (2.5, 6.0)),
-    "occlusion": Family(moving.occlusion, (4.0, 8.0)),
-    "when_appears": Family(timed.when_appears, (5.0, 10.0)),
-    "when_disappears": Family(timed.when_disappears, (5.0, 10.0)),
-    "when_changes": Family(timed.when_changes, (5.0, 10.0)),
-    "order": Family(timed.order, (4.0, 9.0)),
-    "timed_text": Family(timed.timed_text, (5.0, 9.0)),
-    "false_event": Family(asides.false_event, (4.0, 8.0)),
+    "end_place": Family(moving.end_place, (3.0, 7.0), VIDEO_SIZES),
+    "turn": Family(moving.turn, (3.0, 6.0), VIDEO_SIZES + LARGE_VIDEO_SIZES),
+    "faster": Family(moving.faster, (2.5, 6.0), VIDEO_SIZES + LARGE_VIDEO_SIZES),
+    "occlusion": Family(moving.occlusion, (4.0, 8.0), VIDEO_SIZES),
+    "when_appears": Family(timed.when_appears, (5.0, 10.0), VIDEO_SIZES),
+    "when_disappears": Family(timed.when_disappears, (5.0, 10.0), VIDEO_SIZES),
+    "when_changes": Family(timed.when_changes, (5.0, 10.0), VIDEO_SIZES),
+    "order": Family(timed.order, (4.0, 9.0), VIDEO_SIZES),
+    "timed_text": Family(timed.timed_text, (5.0, 9.0), LARGE_VIDEO_SIZES),
+    "false_event": Family(asides.false_event, (4.0, 8.0), VIDEO_SIZES),
 }
 IMAGE_FAMILIES = tuple(name for name, family in FAMILIES.items() if family.length_s is None)
 VIDEO_FAMILIES = tuple(name for name, family in FAMILIES.items() if family.length_s is not None)
@@ -122,11 +123,11 @@ def _build(split: str, index: int, seed: int, family: str, shift: Shift | None) 
 def _try(material: tuple, split: str, index: int, seed: int, family: str, shift: Shift | None) -> tuple[Item, Scene]:
     rng = Rng("item", *material)
     style = draw_style(rng, split)
-    length_s = FAMILIES[family].length_s
+    length_s, sizes = FAMILIES[family].length_s, FAMILIES[family].sizes
     if length_s is None:
-        studio = open_image(rng, split, style, material)
+        studio = open_image(rng, split, style, material, sizes=sizes)
     else:
-        studio = open_video(rng, split, style, material, min_s=length_s[0], max_s=length_s[1])
+        studio = open_video(rng, split, style, material, min_s=length_s[0], max_s=length_s[1], sizes=sizes)
     draft = FAMILIES[family].make(studio)
     answer, choices = _choices(rng, draft)
     scene = studio.scene
@@ -138,7 +139,8 @@ def _try(material: tuple, split: str, index: int, seed: int, family: str, shift:
     item = Item(
         id=name if shift is None else f"{name}@{shift}", split=split, index=index, seed=seed, family=family, question=draft.question,
         answer=answer, answer_kind=draft.answer_kind, accept=draft.accept if not choices else (), choices=choices,
-        medium_name=medium, kind="video" if is_video else "image", width=scene.width, height=scene.height, num_frames=scene.num_frames, fps=scene.fps,
+        medium_name=medium, kind="video" if is_video else "image",
+        width=scene.width, height=scene.height, num_frames=scene.num_frames, fps=scene.fps,
         difficulty=_difficulty(draft, scene), needs=draft.needs, chain=draft.chain, evidence=Evidence(boxes=draft.boxes, spans=draft.spans),
         mentions=draft.mentions, absent=draft.absent, style=style, shift=shift, truth=_truth(studio),
     )  # fmt: skip
@@ -198,11 +200,12 @@ def _shift_scene(scene: Scene, draft: Draft, shift: Shift, rng: Rng) -> None:
     places = [box for _, box in draft.boxes] + [
         box for number in asked for f in range(0, scene.num_frames, 2) if (box := scene.things[number].box_at(f))
     ]
-    texts = any(call.op == "OCR" for call in draft.chain) or draft.answer_kind == "text"
+    has_text = any(call.op == "OCR" for call in draft.chain)
+    allowed = 0.0 if has_text else _MAX_HIDDEN
     left = shifts.max_plates(shift.severity)
     for x, y, width, height in shifts.plate_plan(shift.severity, scene.width, scene.height, rng):
         plate = Box(x, y, x + width, y + height)
-        if left and all(place.intersect(plate).area <= (0.0 if texts else _MAX_HIDDEN) * place.area for place in places):
+        if left and all(place.intersect(plate).area <= allowed * place.area for place in places):
             grey = 60 + (x + y) % 60
             scene.add(Thing("occluder", [(0, Look((Layer(plate_cover(width, height, 3), (grey, grey, grey)),), "grey"))], [(x, y)]))
             left -= 1

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 from pixelis.core.geometry import Box
 from pixelis.data.world.colours import draw_rgb
 from pixelis.data.world.layouts import Crowded
 from pixelis.data.world.raster import plate_cover
 from pixelis.data.world.scene import Layer, Look, Thing
 from pixelis.data.world.stills import small_shape
-from pixelis.data.world.studio import SMALL_SHAPES, Draft, Studio
+from pixelis.data.world.studio import COARSE_FRAMES, SMALL_SHAPES, Draft, Studio
 
 Path = list[tuple[int, int]]
 _TRK = frozenset({"TRK"})
@@ -51,6 +54,33 @@ def _stay_apart(paths: list[Path], gap_px: float) -> bool:
     )
 
 
+def _wander(studio: Studio, start: str, end: str, size: int) -> Path:
+    """From one quarter to another over one or two other places, as fast as a tracker can follow: half its own size a frame."""
+    rng, num_frames = studio.rng, studio.scene.num_frames
+    stops = [start, *rng.sample([q for q in _QUARTERS if q not in (start, end)], rng.integer(1, 2)), end]
+    places = [_in_quarter(studio, stop, size) for stop in stops]
+    reach = [math.sqrt((ax - bx) ** 2 + (ay - by) ** 2) for (ax, ay), (bx, by) in itertools.pairwise(places)]
+    if sum(reach) > 0.5 * size * (num_frames - 1):
+        raise Crowded
+    path, walked = [places[0]], 0.0
+    for (a, b), length in zip(itertools.pairwise(places), reach, strict=True):
+        walked += length
+        until = round(walked / sum(reach) * (num_frames - 1))
+        path += line(a, b, until - len(path) + 2)[1:]
+    return path
+
+
+def links_wrongly(paths: list[Path], number: int) -> bool:
+    """Whether somebody who sees `COARSE_FRAMES` frames, and takes the nearest thing to be the same, loses mover `number`."""
+    last = len(paths[0]) - 1
+    where = number
+    for i in range(1, COARSE_FRAMES):
+        before, now = ((i - 1) * last // (COARSE_FRAMES - 1)), i * last // (COARSE_FRAMES - 1)
+        x, y = paths[where][before]
+        where = min(range(len(paths)), key=lambda k: (paths[k][now][0] - x) ** 2 + (paths[k][now][1] - y) ** 2)
+    return where != number
+
+
 def _watch(studio: Studio, number: int) -> tuple[tuple[int, Box], ...]:
     """Where a mover is first and last seen."""
     frames = (0, studio.last_frame)
@@ -61,18 +91,15 @@ def end_place(studio: Studio) -> Draft:
     """Several movers that look the same; where does the one that starts in a given quarter end?"""
     rng = studio.rng
     num = rng.integer(2, 3)
-    size = rng.integer(24, 40)
+    size = rng.integer(28, 44)
     colour, shape = studio.pairs(1, shapes=SMALL_SHAPES, colours=studio.colours(3, vivid=True))[0]
     rgb = draw_rgb(rng, colour)
-    for _ in range(60):
+    for _ in range(80):
         starts, ends = rng.sample(_QUARTERS, num), rng.sample(_QUARTERS, num)
         if any(a == b for a, b in zip(starts, ends, strict=True)):
             continue
-        paths = [
-            line(_in_quarter(studio, a, size), _in_quarter(studio, b, size), studio.scene.num_frames)
-            for a, b in zip(starts, ends, strict=True)
-        ]
-        if _stay_apart(paths, 1.8 * size):
+        paths = [_wander(studio, a, b, size) for a, b in zip(starts, ends, strict=True)]
+        if _stay_apart(paths, 1.6 * size) and links_wrongly(paths, 0):
             break
     else:
         raise Crowded
@@ -93,8 +120,18 @@ def _about_place(studio: Studio, question: str, answer: str, wrong: tuple[str, .
     side, other = answer.split()
     accept = (f"{other} {side}", f"{side} {other} corner", answer.replace("top", "upper").replace("bottom", "lower"))
     return Draft(
-        question, answer, "word", wrong, (studio.trk(mover),), _TRK, _watch(studio, mover), (studio.instant(studio.last_frame),), accept=accept, mentions=((name, mover),), hardness=hardness
-    )  # fmt: skip
+        question,
+        answer,
+        "word",
+        wrong,
+        (studio.trk(mover),),
+        _TRK,
+        _watch(studio, mover),
+        (studio.instant(studio.last_frame),),
+        accept=accept,
+        mentions=((name, mover),),
+        hardness=hardness,
+    )
 
 
 _WAYS = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
@@ -103,8 +140,8 @@ _WAYS = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
 def turn(studio: Studio) -> Draft:
     """A mover that turns once by a right angle: to its left or right, or which way it goes afterwards."""
     rng, scene = studio.rng, studio.scene
-    size = studio.small_size(20, 36)
-    (colour, shape), (c2, s2) = studio.pairs(2, shapes=SMALL_SHAPES, colours=studio.colours(4, vivid=True))
+    size = studio.small_size(16, 32)
+    (colour, shape), (_, s2) = studio.pairs(2, shapes=SMALL_SHAPES, colours=studio.colours(4, vivid=True))
     first = rng.choice(tuple(_WAYS))
     second = rng.choice(("up", "down") if first in ("left", "right") else ("left", "right"))
     bend = round(scene.num_frames * rng.uniform(0.4, 0.6))
@@ -141,24 +178,33 @@ def turn(studio: Studio) -> Draft:
         accept = {"up": ("upwards", "upward"), "down": ("downwards", "downward")}.get(second, (f"to the {second}",))
     span = studio.instant(bend)
     return Draft(
-        question, answer, "word", wrong, (studio.trk(mover), studio.motion(mover, 0)), small_shape(studio, size, "TRK"), (*_watch(studio, mover), (event.frame, studio.box(mover, bend))),
-        (span,), accept=accept, mentions=((name, mover),), hardness=0.6,
-    )  # fmt: skip
+        question,
+        answer,
+        "word",
+        wrong,
+        (studio.trk(mover), studio.motion(mover, 0)),
+        small_shape(studio, size, "TRK"),
+        (*_watch(studio, mover), (event.frame, studio.box(mover, bend))),
+        (span,),
+        accept=accept,
+        mentions=((name, mover),),
+        hardness=0.6,
+    )
 
 
 def faster(studio: Studio) -> Draft:
     """Two movers in lanes of their own, one clearly faster, each for a part of the time."""
     rng, scene = studio.rng, studio.scene
-    size = studio.small_size(20, 36)
-    shape = rng.choice(SMALL_SHAPES)
-    colours = studio.colours(2, vivid=True)
+    size = studio.small_size(16, 32)
+    # One colour: which is which takes the shape.
+    pairs = studio.pairs(2, shapes=SMALL_SHAPES, colours=studio.colours(1, vivid=True))
     ratio = rng.uniform(1.5, 2.1)
     room = scene.width - size - 2 * _MARGIN
     quick = room / (scene.num_frames - 1) * rng.uniform(0.75, 0.98)
     speeds = [quick, quick / ratio]
     lanes = rng.shuffled([scene.height // 4, scene.height * 3 // 4])
     movers = []
-    for colour, speed, lane in zip(colours, speeds, lanes, strict=True):
+    for (colour, shape), speed, lane in zip(pairs, speeds, lanes, strict=True):
         way = speed * (scene.num_frames - 1)
         x = rng.integer(0, int(room - way)) + _MARGIN
         y = lane - size // 2 + rng.integer(-scene.height // 12, scene.height // 12)
@@ -166,7 +212,6 @@ def faster(studio: Studio) -> Draft:
         if rng.chance(0.5):
             ends.reverse()
         movers.append(add_mover(studio, colour, shape, size, line(*ends, scene.num_frames)))
-        studio.used_pairs.add((colour, shape))
     studio.add_distractors(rng.integer(1, 4), 20, 40)
     wants_quick = rng.chance(0.6)
     won, lost = (0, 1) if wants_quick else (1, 0)
@@ -178,9 +223,17 @@ def faster(studio: Studio) -> Draft:
     )
     chain = (studio.trk(movers[0]), studio.trk(movers[1]), studio.motion(movers[0], 0), studio.motion(movers[1], 1))
     return Draft(
-        question, names[won], "word", (names[lost],), chain, small_shape(studio, size, "TRK"), tuple(p for m in movers for p in _watch(studio, m)), accept=(colours[won],),
-        mentions=tuple(zip(names, movers, strict=True)), hardness=1.4 - ratio / 2.1,
-    )  # fmt: skip
+        question,
+        names[won],
+        "word",
+        (names[lost],),
+        chain,
+        small_shape(studio, size, "TRK"),
+        tuple(p for m in movers for p in _watch(studio, m)),
+        accept=(pairs[won][1],),
+        mentions=tuple(zip(names, movers, strict=True)),
+        hardness=1.4 - ratio / 2.1,
+    )
 
 
 def occlusion(studio: Studio) -> Draft:
@@ -195,7 +248,7 @@ def occlusion(studio: Studio) -> Draft:
     ends_up = [rng.chance(0.5), rng.chance(0.5)]
     starts = ["top left", "bottom right"] if rng.chance(0.5) else ["bottom left", "top right"]
     lanes = lanes if starts[0] == "top left" else lanes[::-1]
-    movers, ends = [], []
+    paths, ends = [], []
     for start, lane, is_up in zip(starts, lanes, ends_up, strict=True):
         to_right = "left" in start
         x0, x1 = (_MARGIN, scene.width - _MARGIN - size) if to_right else (scene.width - _MARGIN - size, _MARGIN)
@@ -205,18 +258,22 @@ def occlusion(studio: Studio) -> Draft:
         exit_frame = round(share * (scene.num_frames - 1))
         y1 = _MARGIN if is_up else scene.height - _MARGIN - size
         path = line((x0, lane), (out, lane), exit_frame + 1) + line((out, lane), (x1, y1), scene.num_frames - exit_frame)[1:]
-        movers.append(add_mover(studio, colour, shape, size, path, rgb))
+        paths.append(path)
         ends.append(f"{'top' if is_up else 'bottom'} {'right' if to_right else 'left'}")
+    target = rng.integer(0, 1)
+    if not links_wrongly(paths, target):
+        raise Crowded
+    movers = [add_mover(studio, colour, shape, size, path, rgb) for path in paths]
     wall = Look((Layer(plate_cover(wall_w, scene.height - 40), (92, 88, 84)),), "grey")
     scene.add(Thing("wall", [(0, wall)], [(wall_x, 20)]))
     studio.placer.take(Box(wall_x, 20, wall_x + wall_w, scene.height - 20))
     studio.add_distractors(rng.integer(0, 2), 20, 36)
-    target = rng.integer(0, 1)
     name = f"the {colour} {shape} that starts on the {'left' if 'left' in starts[target] else 'right'}"
+    plural = f"{colour} {shape}{'es' if shape == 'cross' else 's'}"
     question = studio.wording(
         f"{name[0].upper()}{name[1:]} passes behind the wall. In which corner is it at the end?",
         f"Follow {name} behind the wall. Where does it end?",
-        f"Two {colour} {shape}{'es' if shape == 'cross' else 's'} pass behind the wall. Where does the one that starts on the {name.rsplit(' ', 1)[1]} finish?",
+        f"Two {plural} pass behind the wall. Where does the one that starts on the {name.rsplit(' ', 1)[1]} finish?",
     )
     hidden = [f for f in range(scene.num_frames) if scene.box(movers[target], f) is None]
     if not hidden:

@@ -19,9 +19,14 @@ import unicodedata
 from pixelis.data.world.item import LETTERS, Item
 
 TIME_TOLERANCE_S = 0.3
-_NUMBERS = {word: str(i) for i, word in enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"])}
+_NUMBERS = {
+    word: str(i)
+    for i, word in enumerate(("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"))
+}
 _DENIAL = re.compile(
-    r"^(no|none|never|nothing|nowhere|neither)\b|\b(there (is|are|was|were) no(t|ne)?|there isn t|does not|do not|did not|doesn t|don t|didn t|not (there|present|visible|exist)|never|no such|absent|no \w+ (sign|\w+) (in|is))\b"
+    r"^(no|none|never|nothing|nowhere|neither)\b"
+    r"|\b(there (is|are|was|were) (no|not|none)|there (isn|wasn|aren) t|(does|do|did) not|(doesn|don|didn) t"
+    r"|not (there|present|visible|exist)|never|no such|absent)\b"
 )
 _LETTER = re.compile(r"^\(?([a-h])\)?(?:[.:)]|$|\s)", re.IGNORECASE)
 

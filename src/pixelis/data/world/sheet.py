@@ -15,7 +15,7 @@ from pixelis.data.world.items import frames
 from pixelis.data.world.splits import read_items
 
 _THUMB = (400, 300)
-_TEXT_PX = 112
+_TEXT_PX = 128
 _GAP = 10
 
 
@@ -74,10 +74,12 @@ def _caption(draw: ImageDraw.ImageDraw, item: Item, x: int, y: int) -> None:
     size = f"{item.width}x{item.height}" + (f", {item.num_frames / item.fps:.1f} s at {item.fps}/s" if item.fps else "")
     options = "  ".join(f"{letter} {choice}" for letter, choice in zip("ABCDEFGH", item.choices, strict=False))
     chain = " ".join(call.op for call in item.chain) or "no tool"
+    facts = f"{chain}; needs {', '.join(sorted(item.needs)) or 'nothing'}; {size}"
     lines = [*_wrap(item.question, font), *_wrap(options, font)][:4]
     lines += [
         f"= {item.answer}   [{item.family}, {item.difficulty:g}]",
-        f"{chain}; needs {', '.join(sorted(item.needs)) or 'nothing'}; {size}; {item.style.fonts[0]}, {item.style.background}",
+        facts,
+        f"{item.style.fonts[0]}, {item.style.background}, {item.style.layout}",
     ]
     for number, line in enumerate(lines):
         draw.text((x, y + 17 * number), line, fill=(0, 110, 0) if line.startswith("= ") else (20, 20, 20), font=font)
@@ -91,4 +93,4 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont) -> list[str]:
             line = word
         else:
             line = f"{line} {word}".strip()
-    return lines + [line] if line else lines
+    return [*lines, line] if line else lines

@@ -167,7 +167,6 @@ def _compress(severity: int, rng: Rng):
 @cache
 def _cosines() -> np.ndarray:
     """The DCT matrix times 2^12, whole numbers: products of them stay exact in float64, in whatever order they are summed."""
-    k, n = np.mgrid[0:8, 0:8]
     rows = [[math.cos(math.pi * (2 * j + 1) * i / 16) * (math.sqrt(0.125) if i == 0 else 0.5) for j in range(8)] for i in range(8)]
     return np.array([[float(round(v * 4096)) for v in row] for row in rows])
 

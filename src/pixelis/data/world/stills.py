@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from pixelis.core.geometry import Box
 from pixelis.data.world.layouts import Crowded
 from pixelis.data.world.raster import SHAPES
@@ -40,8 +42,16 @@ def read_sign(studio: Studio) -> Draft:
         f"What can be read on {where}?",
     )
     return Draft(
-        question, texts[0].lower(), "text", tuple(t.lower() for t in texts[1:]), (studio.ocr(box),), OCR_ONLY, ((0, box),), mentions=mentions, hardness=1 - (cap - 9) / 12
-    )  # fmt: skip
+        question,
+        texts[0].lower(),
+        "text",
+        tuple(t.lower() for t in texts[1:]),
+        (studio.ocr(box),),
+        OCR_ONLY,
+        ((0, box),),
+        mentions=mentions,
+        hardness=1 - (cap - 8) / 8,
+    )
 
 
 def _beside(studio: Studio, colour: str, shape: str, box: Box) -> int:
@@ -95,7 +105,7 @@ def compare_signs(studio: Studio) -> Draft:
             boxes,
             accept=(f"{won} sign", f"{won} one"),
             mentions=mentions,
-            hardness=1 - (cap - 9) / 12,
+            hardness=1 - (cap - 8) / 8,
         )
     answer = va + vb if way == 1 else abs(va - vb)
     question = (
@@ -112,7 +122,7 @@ def compare_signs(studio: Studio) -> Draft:
     wrong = tuple(
         str(v) for v in dict.fromkeys((answer + 10, max(answer - 10, 1) if answer > 11 else answer + 7, answer + 1, va, vb)) if v != answer
     )
-    return Draft(question, str(answer), "number", wrong, chain, OCR_ONLY, boxes, mentions=mentions, hardness=1 - (cap - 9) / 12)
+    return Draft(question, str(answer), "number", wrong, chain, OCR_ONLY, boxes, mentions=mentions, hardness=1 - (cap - 8) / 8)
 
 
 def attribute(studio: Studio) -> Draft:
@@ -122,13 +132,13 @@ def attribute(studio: Studio) -> Draft:
     if way == "spot":
         return _spot(studio)
     if way == "shape":
-        size = studio.small_size(18, 40)
+        size = studio.small_size(16, 40)
         colours = studio.colours(4)
         shape = rng.choice(SMALL_SHAPES if size < 30 else SHAPES)
         studio.used_pairs.add((colours[0], shape))
         target = studio.add_shape(colours[0], shape, size)
         for colour, other in studio.pairs(rng.integer(3, 7), colours=colours[1:]):
-            studio.add_shape(colour, other, rng.integer(18, 44))
+            studio.add_shape(colour, other, rng.integer(16, 40))
         question = studio.wording(
             f"What shape is the {colours[0]} object?",
             f"Which shape does the {colours[0]} thing have?",
@@ -150,8 +160,16 @@ def attribute(studio: Studio) -> Draft:
         wrong = tuple(c for c in rng.shuffled(("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")) if c != colour)
     box = studio.box(target)
     return Draft(
-        question, answer, "word", wrong, (studio.prop(what, target),), small_shape(studio, size, "PROP"), ((0, box),), mentions=((asked, target),), hardness=1 - (size - 16) / 50
-    )  # fmt: skip
+        question,
+        answer,
+        "word",
+        wrong,
+        (studio.prop(what, target),),
+        small_shape(studio, size, "PROP"),
+        ((0, box),),
+        mentions=((asked, target),),
+        hardness=1 - (size - 16) / 50,
+    )
 
 
 def _spot(studio: Studio) -> Draft:
@@ -159,7 +177,7 @@ def _spot(studio: Studio) -> Draft:
     pairs = studio.pairs(rng.integer(3, 6), shapes=("circle", "square", "hexagon", "pentagon", "star"))
     spots = []
     size = rng.integer(34, 56)
-    dot = max(6, min(10, int(2.6 * studio.long_side / 256)))
+    dot = 6 if studio.long_side < 1100 else 7  # about a pixel and a half on the coarse view
     for colour, shape in pairs:
         host = studio.add_shape(colour, shape, size)
         x0, y0, x1, y1 = studio.box(host).as_tuple()
@@ -180,13 +198,33 @@ def _spot(studio: Studio) -> Draft:
     wrong = tuple(c for c in rng.shuffled(("red", "yellow", "green", "cyan", "blue", "pink", "white", "black")) if c != answer)
     box = studio.box(target)
     chain = (studio.prop("colour", target),)
-    return Draft(
-        question, answer, "word", wrong, chain, frozenset({"PROP"}), ((0, box),), mentions=((name, target - 1),), hardness=0.9 - dot / 40
-    )
+    return Draft(question, answer, "word", wrong, chain, frozenset({"PROP"}), ((0, box),), mentions=((name, target - 1),), hardness=0.8)
 
 
-_ALIKE = {("pink", "red"), ("red", "pink"), ("red", "orange"), ("red", "brown"), ("yellow", "orange"), ("cyan", "blue"), ("blue", "purple"), ("blue", "cyan"), ("white", "grey"),
-          ("pink", "purple"), ("yellow", "white"), ("white", "yellow"), ("black", "brown"), ("black", "grey"), ("green", "cyan"), ("cyan", "green"), ("pink", "orange"), ("cyan", "white"), ("white", "cyan"), ("black", "blue"), ("black", "purple"), ("blue", "black")}  # fmt: skip
+_ALIKE = {
+    ("pink", "red"),
+    ("red", "pink"),
+    ("red", "orange"),
+    ("red", "brown"),
+    ("yellow", "orange"),
+    ("cyan", "blue"),
+    ("blue", "purple"),
+    ("blue", "cyan"),
+    ("white", "grey"),
+    ("pink", "purple"),
+    ("yellow", "white"),
+    ("white", "yellow"),
+    ("black", "brown"),
+    ("black", "grey"),
+    ("green", "cyan"),
+    ("cyan", "green"),
+    ("pink", "orange"),
+    ("cyan", "white"),
+    ("white", "cyan"),
+    ("black", "blue"),
+    ("black", "purple"),
+    ("blue", "black"),
+}
 
 
 def count(studio: Studio) -> Draft:
@@ -207,9 +245,15 @@ def count(studio: Studio) -> Draft:
         f"How many {name} are there?", f"Count the {name}.", f"How many {name} can you see?", f"What is the number of {name}?"
     )
     return Draft(
-        question, str(num), "number", _near_numbers(num), tuple(studio.seg(t) for t in targets), small_shape(studio, size, "SEG"), tuple((0, studio.box(t)) for t in targets),
+        question,
+        str(num),
+        "number",
+        _near_numbers(num),
+        tuple(studio.seg(t) for t in targets),
+        small_shape(studio, size, "SEG"),
+        tuple((0, studio.box(t)) for t in targets),
         hardness=0.3 + num / 10,
-    )  # fmt: skip
+    )
 
 
 def _near_numbers(num: int) -> tuple[str, ...]:
@@ -219,7 +263,7 @@ def _near_numbers(num: int) -> tuple[str, ...]:
 def _count_on_card(studio: Studio) -> Draft:
     rng = studio.rng
     num = rng.integer(2, 9)
-    size = rng.integer(12, 14 if studio.long_side < 900 else 18)
+    size = rng.integer(10, 13)  # two or three pixels on the coarse view, and a gap of one
     cards = []
     for colour in rng.sample(("white", "black", "brown", "grey"), 2):
         cards.append((*studio.add_panel(colour, rng.integer(130, 180), rng.integer(100, 130)), colour))
@@ -261,8 +305,8 @@ def size_compare(studio: Studio) -> Draft:
     many = rng.choice((2, 2, 3))
     shape = rng.choice(SHAPES)
     colours = studio.colours(many)
-    ratio = rng.uniform(1.18, 1.38)
-    small = rng.integer(22, 36)
+    ratio = rng.uniform(1.16, 1.34)
+    small = rng.integer(20, 34)
     sizes = [small, round(small * ratio), round(small * ratio * ratio)][:many]
     numbers = [studio.add_shape(c, shape, s) for c, s in zip(colours, sizes, strict=True)]
     studio.used_pairs.update((c, shape) for c in colours)
@@ -277,16 +321,24 @@ def size_compare(studio: Studio) -> Draft:
         f"Which is {word}, {listed}?", f"Which one is {word}: {listed}?", f"Compare their sizes: {listed}. Which is {word}?"
     )
     return Draft(
-        question, f"{won} {shape}", "word", tuple(f"{c} {shape}" for c in colours if c != won), tuple(studio.seg(n) for n in numbers),
-        frozenset({"SEG"}), tuple((0, studio.box(n)) for n in numbers), accept=(won,), mentions=tuple((f"{c} {shape}", n) for c, n in zip(colours, numbers, strict=True)),
+        question,
+        f"{won} {shape}",
+        "word",
+        tuple(f"{c} {shape}" for c in colours if c != won),
+        tuple(studio.seg(n) for n in numbers),
+        # A pixel and a half of difference on the coarse view is within what its blur hides.
+        frozenset({"SEG"}) if studio.coarse(min(b - a for a, b in itertools.pairwise(sizes))) < 1.5 else frozenset(),
+        tuple((0, studio.box(n)) for n in numbers),
+        accept=(won,),
+        mentions=tuple((f"{c} {shape}", n) for c, n in zip(colours, numbers, strict=True)),
         hardness=1.3 - ratio / 1.5,
-    )  # fmt: skip
+    )
 
 
 def relation(studio: Studio) -> Draft:
     """Left, right, above or below, asked openly or with yes and no; or which of two is closer to a third."""
     rng = studio.rng
-    size = studio.small_size(18, 36)
+    size = studio.small_size(16, 36)
     pairs = studio.pairs(3, shapes=SMALL_SHAPES)
     a, b, c = (studio.add_shape(colour, shape, size) for colour, shape in pairs)
     # Twins in colour: the shape must be seen to know which is meant.

@@ -23,16 +23,22 @@ COARSE_PX = 256
 """Longer side of the coarse view: what is claimed to need a tool cannot be told there."""
 COARSE_FRAMES = 8
 """Frames of the coarse view of a video."""
-COARSE_CAP_PX = 4.8
-"""Capitals lower than this on the coarse view cannot be read."""
-COARSE_SHAPE_PX = 9.0
+COARSE_CAP_PX = 2.25
+"""Capitals no higher than this on the coarse view cannot be read (PP-OCR on the view enlarged again: 5 % at 2.25 px, 74 % at 3.2 px)."""
+COARSE_SHAPE_PX = 5.0
 """Shapes smaller than this on the coarse view cannot be told apart."""
 
-IMAGE_SIZES = ((640, 480), (640, 480), (640, 640), (720, 540), (800, 600), (800, 450), (900, 600), (960, 640), (1024, 768), (1280, 720))
+IMAGE_SIZES = ((640, 480), (640, 640), (720, 540), (800, 600), (800, 450), (900, 600))
+LARGE_SIZES = ((960, 640), (960, 720), (1024, 640), (1024, 768), (1280, 720), (1280, 800))
+"""Where small print and small shapes are lost on the coarse view."""
 VIDEO_SIZES = ((640, 360), (640, 360), (640, 480), (720, 404), (800, 450))
+LARGE_VIDEO_SIZES = ((960, 540), (1024, 576))
 SMALL_SHAPES = ("circle", "square", "triangle", "star", "cross", "diamond", "ring")
 """Shapes that also at 16 px are nothing else."""
 _TILTS = {"square": 5, "diamond": 5, "cross": 8, "triangle": 10, "star": 12, "pentagon": 8, "hexagon": 8}
+
+
+Sizes = tuple[tuple[int, int], ...]
 
 
 @dataclass
@@ -81,7 +87,7 @@ class Studio:
         """A length on the coarse view."""
         return length_px * COARSE_PX / self.long_side
 
-    def cap_px(self, low: int = 9, high: int = 16) -> int:
+    def cap_px(self, low: int = 8, high: int = 16) -> int:
         """A height of capitals that can be read up close and not on the coarse view."""
         return self.rng.integer(low, max(low, min(high, int(COARSE_CAP_PX * self.long_side / COARSE_PX))))
 
@@ -165,7 +171,7 @@ class Studio:
         height, width = look.layers[0].cover.shape
         return self.scene.add(Thing("sign", [(0, look)], [self.placer.place(width, height, gap_px=gap_px)]))
 
-    def add_signs(self, texts: list[str], *, low: int = 9, high: int = 16) -> tuple[list[int], list[str], int]:
+    def add_signs(self, texts: list[str], *, low: int = 8, high: int = 16) -> tuple[list[int], list[str], int]:
         """Signs of different colours; their numbers, colours and the height of capitals."""
         colours = self.rng.sample([c for c in COLOURS if c in (*VIVID, "white", "black", "brown")], len(texts))
         cap = self.cap_px(low, high)
@@ -244,14 +250,14 @@ def _ink_on(rgb: Rgb) -> Rgb:
     return (18, 18, 20) if bright > 110 else (248, 248, 246)
 
 
-def open_image(rng: Rng, split: str, style: Style, material: tuple) -> Studio:
-    width, height = rng.choice(IMAGE_SIZES)
+def open_image(rng: Rng, split: str, style: Style, material: tuple, *, sizes: Sizes) -> Studio:
+    width, height = rng.choice(sizes)
     scene = Scene(width, height, (style.background, material))
     return Studio(rng, split, style, scene, Placer(rng, style.layout, width, height, margin_px=14))
 
 
-def open_video(rng: Rng, split: str, style: Style, material: tuple, *, min_s: float, max_s: float) -> Studio:
-    width, height = rng.choice(VIDEO_SIZES)
+def open_video(rng: Rng, split: str, style: Style, material: tuple, *, min_s: float, max_s: float, sizes: Sizes) -> Studio:
+    width, height = rng.choice(sizes)
     fps = rng.choice((4, 5, 6, 8, 10))
     num_frames = min(round(rng.uniform(min_s, max_s) * fps), 72)
     num_frames = max(num_frames, round(min_s * fps))

@@ -88,9 +88,17 @@ def _asks_when(kind: str):
         frames = (frame - 1, frame)
         where = tuple((f, box) for f in frames)
         return Draft(
-            studio.wording(*when), answer, "time", tuple(rng.shuffled(wrong)), (studio.temp(kind, box),), _TEMP, where, (TimeSpan(time_s, scene.time_s(frame + 1)),),
-            mentions=((name, target),), hardness=0.9 - size / 90,
-        )  # fmt: skip
+            studio.wording(*when),
+            answer,
+            "time",
+            tuple(rng.shuffled(wrong)),
+            (studio.temp(kind, box),),
+            _TEMP,
+            where,
+            (TimeSpan(time_s, scene.time_s(frame + 1)),),
+            mentions=((name, target),),
+            hardness=0.9 - size / 90,
+        )
 
     family.__doc__ = f"At what time one of several things {kind}: seconds, to a tenth."
     return family
@@ -154,7 +162,7 @@ def timed_text(studio: Studio) -> Draft:
     """A sign that shows its text for a short while, or whose text changes once."""
     rng, scene = studio.rng, studio.scene
     texts = draw_words(rng, studio.split, 4)
-    numbers, colours, cap = studio.add_signs(texts[:3], low=9, high=14)
+    numbers, colours, cap = studio.add_signs(texts[:3], low=8, high=14)
     target, colour = numbers[0], colours[0]
     thing = scene.things[target]
     first = thing.first_look
@@ -199,5 +207,14 @@ def timed_text(studio: Studio) -> Draft:
     needs = frozenset({"TEMP", "OCR"}) if chain[0].args.event == "appears" else frozenset({"OCR"})
     spans = (TimeSpan(scene.time_s(span[0]), scene.time_s(span[1])),)
     return Draft(
-        question, answer, "text", tuple(t.lower() for t in wrong), chain, needs, ((chain[1].args.frame, box),), spans, mentions=((name, target),), hardness=1 - (cap - 9) / 10
-    )  # fmt: skip
+        question,
+        answer,
+        "text",
+        tuple(t.lower() for t in wrong),
+        chain,
+        needs,
+        ((chain[1].args.frame, box),),
+        spans,
+        mentions=((name, target),),
+        hardness=1 - (cap - 8) / 8,
+    )

@@ -17,7 +17,41 @@ SPLITS = ("train", "dev", "dev-cal", "test")
 _BUCKETS = {"train": range(11), "dev": range(11, 13), "dev-cal": range(13, 15), "test": range(15, 20)}
 
 WORDS = tuple(
-    ["acorn", "actor", "alarm", "album", "almond", "amber", "anchor", "angel", "apple", "april", "apron", "arctic", "arena", "arrow", "artist", "aspen", "atlas", "attic", "autumn", "badge", "bagel", "baker", "bamboo", "banjo", "basil", "basket", "beach", "beacon", "beaver", "berry", "bicycle", "birch", "biscuit", "bishop", "blanket", "bonsai", "border", "bottle", "branch", "bread", "bridge", "bronze", "bucket", "buffalo", "butter", "button", "cabin", "cactus", "camel", "camera", "canal", "candle", "canyon", "carbon", "carpet", "castle", "cattle", "cedar", "cellar", "cement", "cereal", "chain", "chapel", "cherry", "chess", "circus", "citrus", "clinic", "clover", "cobalt", "coffee", "comet", "copper", "coral", "cotton", "cradle", "crane", "crater", "cricket", "crown", "crystal", "curtain", "custard", "cycle", "daisy", "dancer", "delta", "desert", "dolphin", "domino", "donkey", "dragon", "drawer", "dream", "eagle", "easel", "echo", "eclipse", "elbow", "ember", "engine", "estate", "fabric", "falcon", "farmer", "feather", "fern", "ferry", "fiddle", "filter", "finch", "flame", "flask", "flint", "flower", "flute", "forest", "fossil", "fountain", "fox", "frost", "funnel", "galaxy", "garden", "garlic", "gecko", "ginger", "glacier", "globe", "goat", "gondola", "granite", "grape", "gravel", "guitar", "hammer", "hamster", "harbor", "harvest", "hazel", "helmet", "hermit", "heron", "hockey", "honey", "hotel", "hunter", "igloo", "indigo", "insect", "island", "ivory", "jacket", "jaguar", "jasmine", "jelly", "jewel", "jigsaw", "jungle", "kayak", "kernel", "kettle", "kitchen", "kitten", "koala", "ladder", "lagoon", "lantern", "laurel", "lava", "lemon", "lentil", "library", "lilac", "linen", "lion", "lizard", "lobster", "lotus", "lumber", "lunar", "magnet", "mango", "mantle", "maple", "marble", "market", "meadow", "melon", "mentor", "metal", "meteor", "mill", "mirror", "mitten", "monkey", "mosaic", "motor", "mountain", "muffin", "museum", "nectar", "needle", "nickel", "noodle", "north", "nutmeg", "oasis", "ocean", "olive", "onion", "opera", "orchid", "otter", "oxygen", "oyster", "paddle", "palace", "panda", "panther", "paper", "parade", "parrot", "pastry", "peach", "peanut", "pebble", "pelican", "pencil", "pepper", "phoenix", "piano", "pickle", "pigeon", "pilot", "pioneer", "pirate", "planet", "plaza", "pocket", "poet", "polar", "pollen", "pond", "poppy", "potato", "prairie", "prism", "puffin", "pumpkin", "puppet", "python", "quail", "quartz", "quiver", "rabbit", "radar", "radio", "raven", "record", "reed", "ribbon", "ridge", "river", "robin", "rocket", "runner", "saddle", "saffron", "sailor", "salmon", "sandal", "sapling", "satin", "scarf", "school", "scooter", "shadow", "shelter", "sherbet", "shovel", "signal", "silk", "sparrow", "spider", "spiral", "spring", "statue", "stone", "summer", "sunset", "tailor", "tandem", "temple", "tender", "thunder", "ticket", "tiger", "timber", "tomato", "topaz", "torch", "tower", "tractor", "trumpet", "tulip", "tunnel", "turnip", "turtle", "tuxedo", "umbrella", "valley", "vanilla", "velvet", "verse", "village", "vinegar", "violin", "vortex", "voyage", "waffle", "wagon", "walnut", "walrus", "water", "whale", "wheat", "whistle", "willow", "window", "winter", "wizard", "wolf", "wonder", "yacht", "yogurt", "zebra", "zenith", "zephyr", "bakery", "barber", "butcher", "florist", "grocer", "jeweler", "laundry", "pharmacy", "theater", "tavern", "bistro", "cinema", "gallery", "garage", "kiosk"]
+    """
+    acorn actor alarm album almond amber anchor angel apple april apron arctic arena arrow artist aspen atlas attic autumn badge
+    bagel baker bamboo banjo basil basket beach beacon beaver berry bicycle birch biscuit bishop blanket bonsai border bottle branch
+    bread bridge bronze bucket buffalo butter button cabin cactus camel camera canal candle canyon carbon carpet castle cattle cedar
+    cellar cement cereal chain chapel cherry chess circus citrus clinic clover cobalt coffee comet copper coral cotton cradle crane
+    crater cricket crown crystal curtain custard cycle daisy dancer delta desert dolphin domino donkey dragon drawer dream eagle
+    easel echo eclipse elbow ember engine estate fabric falcon farmer feather fern ferry fiddle filter finch flame flask flint
+    flower flute forest fossil fountain fox frost funnel galaxy garden garlic gecko ginger glacier globe goat gondola granite grape
+    gravel guitar hammer hamster harbor harvest hazel helmet hermit heron hockey honey hotel hunter igloo indigo insect island ivory
+    jacket jaguar jasmine jelly jewel jigsaw jungle kayak kernel kettle kitchen kitten koala ladder lagoon lantern laurel lava lemon
+    lentil library lilac linen lion lizard lobster lotus lumber lunar magnet mango mantle maple marble market meadow melon mentor
+    metal meteor mill mirror mitten monkey mosaic motor mountain muffin museum nectar needle nickel noodle north nutmeg oasis ocean
+    olive onion opera orchid otter oxygen oyster paddle palace panda panther paper parade parrot pastry peach peanut pebble pelican
+    pencil pepper phoenix piano pickle pigeon pilot pioneer pirate planet plaza pocket poet polar pollen pond poppy potato prairie
+    prism puffin pumpkin puppet python quail quartz quiver rabbit radar radio raven record reed ribbon ridge river robin rocket
+    runner saddle saffron sailor salmon sandal sapling satin scarf school scooter shadow shelter sherbet shovel signal silk sparrow
+    spider spiral spring statue stone summer sunset tailor tandem temple tender thunder ticket tiger timber tomato topaz torch tower
+    tractor trumpet tulip tunnel turnip turtle tuxedo umbrella valley vanilla velvet verse village vinegar violin vortex voyage
+    waffle wagon walnut walrus water whale wheat whistle willow window winter wizard wolf wonder yacht yogurt zebra zenith zephyr
+    bakery barber butcher florist grocer jeweler laundry pharmacy theater tavern bistro cinema gallery garage kiosk academy airport
+    amulet antler aquarium archer arcade armor artichoke autograph avocado avenue balcony ballad balloon barley baron barrel bassoon
+    bazaar bellows bobcat boulder bouquet breeze bugle cabbage cadet calendar canoe canvas capsule caravan cargo carnival cashew
+    catalog cello champion chariot chestnut chimney chipmunk cinnamon clarinet cloak cobra coconut colony compass concert cookie
+    cottage courier coyote cypress dagger dahlia daylight deacon debate diamond diner drummer dungeon dynamo eggplant elephant
+    elevator emerald emperor envoy falafel fiesta fjord flamingo foxglove freight galleon gazelle geyser giraffe gladiolus goblet
+    goldfish gorilla granary grotto gymnast halibut hangar hedgehog heritage hibiscus horizon hydrant iceberg iguana infantry
+    isotope jackal jersey jubilee juniper kimono kingdom knight lacquer larch lavender leopard lettuce lighthouse limerick locket
+    lullaby macaw mackerel magnolia mallard mandolin manor meridian merchant midnight minaret molten mustang mustard narwhal nomad
+    novel nugget obelisk octopus opal oregano origami orbit osprey outpost pagoda pantry papaya parsley pasture patrol pavilion
+    peacock pendulum peony pilgrim pistachio plateau platinum pomelo porcupine porridge pretzel pyramid quarry quilt radish raisin
+    rampart raspberry reindeer rhubarb rodeo rosemary rowboat ruby sage samurai sapphire sardine sequoia sheriff sloop snowflake
+    sonata spinach squirrel stallion starfish sultan swallow sycamore tambourine tango tapestry teapot telescope tempest termite
+    thicket thimble thistle toucan treasure trellis trident truffle tundra turban tuba vault verdict viaduct viking villa volcano
+    vulture wallaby walkway weasel wicker windmill wisteria woodland workshop wrangler yodel zeppelin zinnia zodiac
+    """.split()  # noqa: SIM905
 )
 
 FONT_NAMES = {
