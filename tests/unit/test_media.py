@@ -314,6 +314,16 @@ def test_a_cut_gif_keeps_its_whole_frames():
     assert [number_in(f) for f in medium.frames(0, 99)] == list(range(1, medium.num_frames + 1))
 
 
+def test_a_frame_past_the_canvas_is_cropped():
+    data = bytearray(animation_bytes("GIF", 3))
+    descriptor = data.rindex(b"!\xf9") + 8  # of the last frame, right after its control block
+    assert data[descriptor] == 0x2C
+    data[descriptor + 1 : descriptor + 3] = W.to_bytes(2, "little")  # moved out to the right
+    medium = open_medium(bytes(data))
+    assert [f.shape for f in medium.frames(0, 9)] == [(H, W, 3)] * 3
+    assert open_medium(bytes(data), max_pixels=W * H).num_frames == 2
+
+
 def test_an_endless_gif_is_refused(monkeypatch):
     monkeypatch.setattr("pixelis.core.media_image.MAX_ANIMATION_PIXELS", 4 * W * H)
     refused(animation_bytes("GIF", 8), "96x64")
@@ -464,7 +474,7 @@ def test_a_video_larger_than_allowed(mp4):
 
 
 def test_too_many_frames(mp4, monkeypatch):
-    monkeypatch.setattr("pixelis.core.media_video.MAX_FRAMES", 47)
+    monkeypatch.setattr("pixelis.core.media_index.MAX_FRAMES", 47)
     refused(mp4, "more than 47 frames")
     refused(video_bytes("h264"), "more than 47 frames")
 

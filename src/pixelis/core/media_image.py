@@ -64,8 +64,8 @@ class AnimationReader:
 
     kind = "video"
 
-    def __init__(self, open_file: Callable[[], BinaryIO], name: str) -> None:
-        self._open_file, self._name = open_file, name
+    def __init__(self, open_file: Callable[[], BinaryIO], name: str, max_pixels: int) -> None:
+        self._open_file, self._name, self._max_pixels = open_file, name, max_pixels
         self.first: np.ndarray | None = None
         self.times_s, self.duration_s = np.zeros(1), 0.0
         delays_s = []
@@ -93,9 +93,14 @@ class AnimationReader:
 
     def to_rgb(self, raw: Picture) -> np.ndarray:
         try:
-            return _to_rgb(raw)
+            array = _to_rgb(raw)[: self.height, : self.width]  # a frame may reach past the canvas, which Pillow then widens
         except Exception as error:
             raise DataError(f"{self._name}: a frame's colours cannot be read ({_short(error)}). Get a fresh copy.") from error
+        if array.shape != (self.height, self.width, 3):
+            raise DataError(
+                f"{self._name}: a damaged frame is {array.shape[1]}x{array.shape[0]}, not {self.width}x{self.height}. Get a fresh copy."
+            )
+        return np.ascontiguousarray(array)
 
     def close(self) -> None:
         pass
@@ -110,11 +115,14 @@ class AnimationReader:
                     with warnings.catch_warnings():
                         warnings.simplefilter("ignore")
                         picture.seek(index + hidden)
+                        if picture.width * picture.height > self._max_pixels:
+                            raise ValueError(f"a frame widens the picture to {picture.width}x{picture.height}")
                         picture.load()
                 except EOFError:
                     return
                 except Exception as error:  # noqa: BLE001 Pillow raises nearly any class on damaged bytes
-                    log.warning("%s: damaged after %d frames, which remain usable (%s)", self._name, index, _short(error))
+                    if index:
+                        log.warning("%s: damaged after %d frames, which remain usable (%s)", self._name, index, _short(error))
                     return
                 yield index, picture
 
@@ -151,7 +159,7 @@ def open_image(
         if not width * height:
             raise DataError(f"{name}: the image is {width}x{height} pixels, so there is nothing in it.")
         if picture.format in ANIMATED and _is_animated(picture):
-            reader = AnimationReader(open_file, name)
+            reader = AnimationReader(open_file, name, max_pixels)
             if len(reader.times_s) > 1:
                 return reader
         picture.seek(0)

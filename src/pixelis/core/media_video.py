@@ -10,7 +10,6 @@ import logging
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from typing import TYPE_CHECKING, BinaryIO
@@ -19,6 +18,7 @@ import numpy as np
 
 from pixelis.core.errors import DataError
 from pixelis.core.media_image import over_white
+from pixelis.core.media_index import Index, index_packets, open_container, refuse_too_many
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -29,27 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_FRAMES = 1_000_000
-"""Nine hours at 30 frames per second."""
-
-CONTAINERS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,h264,hevc,ivf,m4v,mxf,nut,dv,rm,yuv4mpegpipe,mp3,wav,flac,aac"
-"""FFmpeg's other readers open files and addresses that a source merely names (playlists), or take any text for a picture."""
-
 SWS_FLAGS = 0x2 | 0x40000 | 0x80000  # FFmpeg's BILINEAR, ACCURATE_RND, BITEXACT: every processor gives the same bytes
 LATE_FRAMES = 2.5  # a container that promises more than this past its last packet was probably cut
 SEEK_BACK_S = (0.0, 2.0, 10.0)  # some formats seek by guessing and land behind the target: ask for an earlier place
-
-
-@dataclass
-class _Index:
-    """Where the frames are, from packet headers alone."""
-
-    pts: array  # of every frame, in presentation order
-    keys: list[int]  # frame numbers of the key frames
-    key_dts: list[int]  # their decoding timestamps, where to seek
-    closed: set[int]  # pts of the key frames that nothing shown before them is decoded after
-    end: int  # pts at which the last frame ends; that of its start when unknown
-    was_cut: bool
 
 
 class VideoReader:
@@ -76,7 +58,7 @@ class VideoReader:
         self._rate = float(stream.average_rate or stream.guessed_rate or 25)
         self._time_base = stream.time_base or Fraction(1, 1000)
         promised_s = float(container.duration or 0) / 1e6
-        self._index = _indexed(container, stream, name)
+        self._index: Index | None = index_packets(container, stream, name)
         first = None
         if self._index is not None:
             self._set_times(self._index.pts, self._index.end)
@@ -163,7 +145,7 @@ class VideoReader:
             self._idle.pop().close()
 
     def _open(self) -> InputContainer:
-        container = _container(self._open_file)
+        container = open_container(self._open_file)
         if container is None:
             raise DataError(f"{self._name}: could be opened once but not again. Has the file changed? Open it anew.")
         return container
@@ -218,8 +200,7 @@ class VideoReader:
             for pts, frame, _ in self._decoded(container, None):
                 self._check_size(frame.width, frame.height)
                 stamps.append(pts)
-                if len(stamps) > MAX_FRAMES:
-                    raise _too_long(self._name)
+                refuse_too_many(len(stamps), self._name)
         finally:
             container.close()
         if not stamps:
@@ -348,66 +329,8 @@ def open_video(open_file: Callable[[], BinaryIO], name: str, max_pixels: int) ->
     Raises:
         DataError: it is a container, but without usable video.
     """
-    container = _container(open_file)
+    container = open_container(open_file)
     return None if container is None else VideoReader(open_file, name, max_pixels, container)
-
-
-def _container(open_file: Callable[[], BinaryIO]) -> InputContainer | None:
-    import av
-
-    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": ""}
-    try:
-        return av.open(open_file(), options=options, metadata_errors="replace", buffer_size=1 << 16)
-    except av.FFmpegError:
-        return None
-
-
-def _indexed(container: InputContainer, stream: VideoStream, name: str) -> _Index | None:
-    """Read every packet's header; None when the timestamps do not say which frame comes when."""
-    import av
-
-    codec = stream.codec_context
-    if "avi" in container.format.name.split(",") and codec.has_b_frames and codec.name in ("h264", "hevc"):
-        return None  # AVI stores decoding order only, and for these codecs the pts are made up from it
-    pts, key_pts, key_dts = array("q"), array("q"), array("q")
-    closed: set[int] = set()
-    last = end = before = None
-    was_cut = False
-    try:
-        for packet in container.demux(stream):
-            if not packet.size or packet.is_discard or _is_hidden(packet, codec.name):
-                continue
-            if packet.pts is None or (before is not None and packet.dts is not None and packet.dts < before):
-                return None
-            before = packet.dts if packet.dts is not None else before
-            was_cut = was_cut or packet.is_corrupt
-            if packet.is_keyframe:
-                key_pts.append(packet.pts)
-                key_dts.append(packet.dts if packet.dts is not None else packet.pts)
-                closed.add(packet.pts)
-            elif key_pts and packet.pts < key_pts[-1]:
-                closed.discard(key_pts[-1])
-            if not key_pts or packet.pts < key_pts[0]:
-                continue  # a recording that begins in the middle: nothing before the first key frame can be decoded
-            pts.append(packet.pts)
-            if last is None or packet.pts > last:
-                last, end = packet.pts, packet.pts + (packet.duration or 0)
-            if len(pts) > MAX_FRAMES:
-                raise _too_long(name)
-    except av.FFmpegError:
-        was_cut = True
-    if not key_pts or np.any(np.diff(np.frombuffer(key_pts, np.int64)) <= 0) or last - min(pts) > 2**53:
-        return None
-    stamps = np.sort(np.frombuffer(pts, np.int64))
-    if np.any(np.diff(stamps) == 0):
-        return None
-    keys = np.searchsorted(stamps, np.frombuffer(key_pts, np.int64)).tolist()
-    return _Index(array("q", stamps.tobytes()), keys, key_dts.tolist(), closed, end, was_cut)
-
-
-def _is_hidden(packet: Packet, codec: str) -> bool:
-    """VP8 keeps pictures that are only referred to, never shown, in packets of their own: bit 4 of the first byte is 0."""
-    return codec == "vp8" and not bytes(packet)[0] & 16
 
 
 def _drained(context: VideoCodecContext) -> list[VideoFrame]:
@@ -418,10 +341,6 @@ def _drained(context: VideoCodecContext) -> list[VideoFrame]:
         return context.decode(None)
     except av.FFmpegError:
         return []
-
-
-def _too_long(name: str) -> DataError:
-    return DataError(f"{name}: more than {MAX_FRAMES} frames. Cut it into shorter videos.")
 
 
 def _turn_of(frame: VideoFrame) -> tuple[bool, bool, bool]:
