@@ -148,7 +148,7 @@ def trials(engine, rng: np.random.Generator, condition: str):
         out = engine.measure(what, **kw)
         return out, time.perf_counter() - start
 
-    image, mask, box, kind, name, turn, points = single(rng, condition)
+    image, mask, box, kind, name, *_ = single(rng, condition)
     given = mask if rng.integers(3) == 0 else None
     x0, y0, x1, y1 = tight(mask)
     out, t = ask("colour", image_HWC=image, box=box, mask_HW=given)
@@ -167,7 +167,7 @@ def trials(engine, rng: np.random.Generator, condition: str):
     row, column = ("top", "", "bottom")[int(cy * 3)], ("left", "", "right")[int(cx * 3)]
     word = "-".join(v for v in (row, column) if v) or "centre"
     yield "position", out[0].value == word and abs(out[1].value - cx * 1000) < 8, out[0].confidence, t, (word, out[0].value)
-    image, mask, box, kind, name, turn, points = single(rng, condition, kind=str(rng.choice(["rectangle", "ellipse"])))
+    image, mask, box, kind, name, turn, _ = single(rng, condition, kind=str(rng.choice(["rectangle", "ellipse"])))
     out, t = ask("orientation", image_HWC=image, box=box)
     truth = np.degrees(turn) % 180
     off = abs((first(out, "angle").value - truth + 90) % 180 - 90)
@@ -264,8 +264,11 @@ def _relation(rng, image, ask):
     elif mode == "overlaps":
         a = b + reach * rng.uniform(0.4, 0.7, 2) * rng.choice([-1, 1], 2)
     else:
-        a = b + {"left of": (-gap, 0), "right of": (gap, 0), "above": (0, -gap), "below": (0, gap)}[mode] + rng.uniform(-0.3, 0.3, 2) * reach * np.array(
-            [mode in ("above", "below"), mode in ("left of", "right of")])  # fmt: skip
+        a = (
+            b
+            + {"left of": (-gap, 0), "right of": (gap, 0), "above": (0, -gap), "below": (0, gap)}[mode]
+            + rng.uniform(-0.3, 0.3, 2) * reach * np.array([mode in ("above", "below"), mode in ("left of", "right of")])
+        )
     out, t = ask("relation", image_HWC=image, box=(*(a - side_a / 2), *(a + side_a / 2)), other_box=(*(b - side_b / 2), *(b + side_b / 2)))
     values = {str(v.value) for v in out}
     ratio = (side_a / side_b) ** 2
@@ -295,12 +298,21 @@ def rows(media: Path | None, engine_names: list[str], *, seed: int = 1, per_cond
             sure, spent = np.array([s for *_, s, _ in items]), np.array([t for *_, t in items]) * 1000
             per = {c: float(np.mean([r for d, r, _, _ in items if d == c])) for c in CONDITIONS if any(d == c for d, *_ in items)}
             worst = min(per, key=per.get)
-            out.append({
-                "engine": engine_name, "part": "prop", "what": what, "n": len(items), "accuracy": float(right.mean()), "worst": worst, "worst_accuracy": per[worst],
-                "sure_right": float(sure[right].mean()) if right.any() else float("nan"),
-                "sure_wrong": float(sure[~right].mean()) if (~right).any() else float("nan"),
-                "p50_ms": float(np.median(spent)), "p95_ms": float(np.quantile(spent, 0.95)),
-            })  # fmt: skip
+            out.append(
+                {
+                    "engine": engine_name,
+                    "part": "prop",
+                    "what": what,
+                    "n": len(items),
+                    "accuracy": float(right.mean()),
+                    "worst": worst,
+                    "worst_accuracy": per[worst],
+                    "sure_right": float(sure[right].mean()) if right.any() else float("nan"),
+                    "sure_wrong": float(sure[~right].mean()) if (~right).any() else float("nan"),
+                    "p50_ms": float(np.median(spent)),
+                    "p95_ms": float(np.quantile(spent, 0.95)),
+                }
+            )
     return out
 
 
@@ -314,7 +326,9 @@ def main() -> None:
         verbose="-v" in sys.argv,
     )
     for r in table:
-        print(f"{r['what']:12} {r['n']:5d} {r['accuracy']:6.3f} {r['worst']:>11} {r['worst_accuracy']:5.2f} {r['sure_right']:6.2f} {r['sure_wrong']:6.2f} {r['p50_ms']:7.2f} {r['p95_ms']:7.2f}")  # fmt: skip
+        print(
+            f"{r['what']:12} {r['n']:5d} {r['accuracy']:6.3f} {r['worst']:>11} {r['worst_accuracy']:5.2f} {r['sure_right']:6.2f} {r['sure_wrong']:6.2f} {r['p50_ms']:7.2f} {r['p95_ms']:7.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -92,7 +93,7 @@ def real_cases(media: Path, seed: int, per_kind: int) -> Iterator[Case]:
     clips = load_clips(media)
     things = stickers(media, clips, rng)
     names = list(clips)
-    for i in range(per_kind):
+    for _ in range(per_kind):
         for kind in ("appears", "disappears", "changes", "fade", "moves", "cut"):
             name = names[int(rng.integers(len(names)))]
             frames, times, dt = _sample(clips[name], rng)
@@ -172,13 +173,23 @@ def _joined(clips: dict, names: list[str], rng: np.random.Generator) -> Case:
         frames += [cv2.resize(f, (854, 480)) for f in source[:length]]
     times = [i * dt for i in range(len(frames))]
     edges = [times[s] for s in starts] + [times[-1] + dt]
-    return Case("real cut (all shots)", "cut", frames, times, list(zip(edges[:-1], edges[1:])))
+    return Case("real cut (all shots)", "cut", frames, times, list(pairwise(edges)))
 
 
 PALETTE = {
-    "red": (215, 40, 40), "green": (40, 160, 60), "blue": (40, 70, 215), "yellow": (235, 215, 40), "orange": (240, 140, 30), "purple": (140, 50, 170),
-    "cyan": (40, 205, 215), "pink": (250, 130, 190), "brown": (130, 80, 40), "white": (245, 245, 245), "black": (15, 15, 15), "grey": (128, 128, 128),
-}  # fmt: skip
+    "red": (215, 40, 40),
+    "green": (40, 160, 60),
+    "blue": (40, 70, 215),
+    "yellow": (235, 215, 40),
+    "orange": (240, 140, 30),
+    "purple": (140, 50, 170),
+    "cyan": (40, 205, 215),
+    "pink": (250, 130, 190),
+    "brown": (130, 80, 40),
+    "white": (245, 245, 245),
+    "black": (15, 15, 15),
+    "grey": (128, 128, 128),
+}
 
 
 def textured(rng: np.random.Generator, h: int, w: int) -> np.ndarray:
@@ -310,18 +321,29 @@ def rows(media: Path, engine_names: list[str], *, seed: int = 1, per_kind: int =
                 value = score(case, segments)
                 scores.setdefault(case.group, []).append(value)
                 if verbose and value < 0.8:
-                    print(f"  {value:.2f} {case.group!r} {case.event!r} n={len(case.frames)} dt={case.times[1]:.3f} truth={np.round(case.truth, 2).tolist()} "
-                          f"got={[(round(s.start_s, 2), round(s.end_s, 2), round(s.score, 2)) for s in segments][:4]}")  # fmt: skip
+                    print(
+                        f"  {value:.2f} {case.group!r} {case.event!r} n={len(case.frames)} dt={case.times[1]:.3f} truth={np.round(case.truth, 2).tolist()} "
+                        f"got={[(round(s.start_s, 2), round(s.end_s, 2), round(s.score, 2)) for s in segments][:4]}"
+                    )
 
         feed(cases)
         if (media / "davis").is_dir():
             feed(real_cases(media, seed, per_kind))
         for group in sorted(scores):
             values, times_s = np.array(scores[group]), np.array(spent[group])
-            out.append({
-                "engine": engine_name, "part": "temp", "group": group, "n": len(values), "tiou": float(values.mean()), "at_0.5": float((values >= 0.5).mean()),
-                "at_0.8": float((values >= 0.8).mean()), "p50_s": float(np.median(times_s)), "p95_s": float(np.quantile(times_s, 0.95)),
-            })  # fmt: skip
+            out.append(
+                {
+                    "engine": engine_name,
+                    "part": "temp",
+                    "group": group,
+                    "n": len(values),
+                    "tiou": float(values.mean()),
+                    "at_0.5": float((values >= 0.5).mean()),
+                    "at_0.8": float((values >= 0.8).mean()),
+                    "p50_s": float(np.median(times_s)),
+                    "p95_s": float(np.quantile(times_s, 0.95)),
+                }
+            )
     return out
 
 

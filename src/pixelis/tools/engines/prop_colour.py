@@ -13,8 +13,15 @@ import numpy as np
 
 COLOUR_NAMES = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "brown", "black", "grey", "white")
 COLOUR_WORDS = {name: name for name in COLOUR_NAMES} | {
-    "gray": "grey", "violet": "purple", "magenta": "pink", "turquoise": "cyan", "teal": "cyan", "silver": "grey", "crimson": "red", "navy": "blue",
-}  # fmt: skip
+    "gray": "grey",
+    "violet": "purple",
+    "magenta": "pink",
+    "turquoise": "cyan",
+    "teal": "cyan",
+    "silver": "grey",
+    "crimson": "red",
+    "navy": "blue",
+}
 _BITS = 5  # the name table has 32 steps a channel
 
 
@@ -77,5 +84,13 @@ def _id(name: str) -> int:
 
 # From this HSV hue on (degrees), until the next row.
 _HUES = (
-    (0.0, "red"), (15.0, "orange"), (46.0, "yellow"), (70.0, "green"), (164.0, "cyan"), (201.0, "blue"), (256.0, "purple"), (306.0, "pink"), (345.0, "red"),
-)  # fmt: skip
+    (0.0, "red"),
+    (15.0, "orange"),
+    (46.0, "yellow"),
+    (70.0, "green"),
+    (164.0, "cyan"),
+    (201.0, "blue"),
+    (256.0, "purple"),
+    (306.0, "pink"),
+    (345.0, "red"),
+)

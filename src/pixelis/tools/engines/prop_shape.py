@@ -86,7 +86,7 @@ def shape_of(region: Region) -> list[Attribute]:
     names, table = _known()
     gaps = np.abs(table - mark).sum(axis=1)
     best: dict[str, float] = {}
-    for name, gap in zip(names, gaps):
+    for name, gap in zip(names, gaps, strict=True):
         best[name] = min(gap, best.get(name, np.inf))
     order = sorted(best, key=lambda n: (best[n], n))
     first, second = best[order[0]], best[order[1]]

@@ -69,6 +69,30 @@ def find_changes(clip: Clip, evidence: Evidence, cuts: list[int]) -> list[Change
     return _ranked(found)
 
 
+def whole_changes(clip: Clip, cuts: list[int]) -> list[Change]:
+    """Steps in the overall look of the region: 4 x 4 mean colours, which texture that moves about leaves as they are."""
+    x0, y0, x1, y1 = clip.region
+    looks = np.stack([cv2.resize(f[y0:y1, x0:x1].astype(np.float32), (4, 4), interpolation=cv2.INTER_AREA) for f in clip.lab_THWC])
+    looks = (looks - np.cumsum(clip.light_T3, axis=0)[:, None, None]).reshape(clip.count, -1)
+
+    def gap(a: int, b: int) -> float:
+        return float(np.sqrt(np.mean((looks[a] - looks[b]) ** 2)))
+
+    near = np.array([0.0, *(gap(t - 1, t) for t in range(1, clip.count))])
+    usual = float(np.quantile(near[1:], 0.75)) if clip.count > 2 else 0.0
+    out = []
+    for t in range(1, clip.count):
+        between = min(near[t], gap(max(0, t - 2), min(clip.count - 1, t + 1)))
+        around = max(near[max(1, t - 3) : t].max(initial=0.0), near[t + 1 : t + 4].max(initial=0.0), usual)
+        clear = 1 - around / max(between, 1e-6)
+        if t in cuts or between < 4 or clear < 0.4:
+            continue
+        mask = np.ones((y1 - y0, x1 - x0), bool)
+        came = _came(clip.lab_THWC[t - 1], clip.lab_THWC[t], clip.region, mask)
+        out.append(Change(t - 1, t, clip.region, mask, clear * (1 - np.exp(-between / 6)), came, between * mask.size))
+    return out
+
+
 def _ranked(changes: list[Change]) -> list[Change]:
     """Scores weighed by mass: what comes from motion comes often, so a true event outweighs the usual change of its clip."""
     masses = np.array([c.mass for c in changes])

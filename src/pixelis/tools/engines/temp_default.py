@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from pixelis.tools.engines.temp_changes import Change, agree, colour_share, find_changes, find_cuts, merge, overlap, presence
+from pixelis.tools.engines.temp_changes import Change, agree, colour_share, find_changes, find_cuts, merge, overlap, presence, whole_changes
 from pixelis.tools.engines.temp_events import MAX_SHOTS, Request, Segment, parse_event, suppress
 from pixelis.tools.engines.temp_motion import find_motion
 from pixelis.tools.engines.temp_signal import Clip, Evidence, find_evidence, read_clip
+
+LONGEST_FADE_S = 1.5  # what takes longer is drift
 
 
 class DefaultTemp:
@@ -70,7 +73,7 @@ class DefaultTemp:
         cuts = find_cuts(evidence)
         if request.kind == "cut":
             return suppress(_shots(clip, cuts), keep=MAX_SHOTS)
-        changes = _all_changes(clip, evidence, cuts)
+        changes = _all_changes(clip, evidence, cuts, box is not None)
         if request.kind == "changes":
             return suppress(_narrow(clip, changes, cuts, request, box is not None))
         return suppress(_spans(clip, changes, request))
@@ -79,13 +82,23 @@ class DefaultTemp:
 def _shots(clip: Clip, cuts: list[tuple[int, float]]) -> list[Segment]:
     starts = [0, *(t for t, _ in cuts), clip.count]
     clear = [1.0, *(score for _, score in cuts), 1.0]
-    return [Segment(clip.time_after(a), clip.time_after(b), min(ca, cb)) for a, b, ca, cb in zip(starts, starts[1:], clear, clear[1:])]
+    return [
+        Segment(clip.time_after(a), clip.time_after(b), min(ca, cb))
+        for a, b, ca, cb in zip(starts, starts[1:], clear, clear[1:], strict=False)
+    ]
 
 
-def _all_changes(clip: Clip, evidence: Evidence, cuts: list[tuple[int, float]]) -> list[Change]:
+def _all_changes(clip: Clip, evidence: Evidence, cuts: list[tuple[int, float]], boxed: bool) -> list[Change]:
     """Changes inside the region: sudden ones, then gradual ones at two slower paces that no sudden one explains."""
     at = [t for t, _ in cuts]
     found = [c for c in merge(find_changes(clip, evidence, at)) if _inside(c, clip.region)]
+    for whole in whole_changes(clip, at) if boxed else ():
+        same = [row for row, other in enumerate(found) if other.first == whole.first]
+        if same:  # the region as a whole bears out what a part of it shows
+            best = max(same, key=lambda row: found[row].score)
+            found[best] = replace(found[best], score=1 - (1 - found[best].score) * (1 - whole.score))
+        else:
+            found.append(whole)
     fps = (clip.count - 1) / max(1e-6, clip.times_s[-1] - clip.times_s[0])
     for pace_s in (0.4, 0.8):
         step = round(pace_s * fps)
@@ -102,7 +115,7 @@ def _all_changes(clip: Clip, evidence: Evidence, cuts: list[tuple[int, float]]) 
 
 def _inside(change: Change, region: tuple[int, int, int, int]) -> bool:
     """Whether most of the change lies in the region asked for."""
-    x0, y0, x1, y1 = change.box
+    x0, y0 = change.box[:2]
     rx0, ry0, rx1, ry1 = region
     inner = change.mask_HW[max(0, ry0 - y0) : max(0, ry1 - y0), max(0, rx0 - x0) : max(0, rx1 - x0)].sum()
     return inner >= 0.5 * change.mask_HW.sum()
@@ -131,9 +144,9 @@ def _gradual(clip: Clip, change: Change, step: int) -> Change | None:
     last = int(np.nonzero(share_T <= 0.06)[0].max(initial=0))
     first = int(np.nonzero(share_T < 0.94)[0].max(initial=0)) + 1
     last, first = a + last, min(b, a + first)
-    if first <= last:
+    if first <= last or clip.time_after(first) - clip.time_after(last) > LONGEST_FADE_S:
         return None
-    return Change(last, first, change.box, change.mask_HW, change.score * (1 - spread), change.came, change.mass)
+    return Change(last, first, change.box, change.mask_HW, 0.7 * change.score * (1 - spread), change.came, change.mass)
 
 
 def _narrow(clip: Clip, changes: list[Change], cuts: list[tuple[int, float]], request: Request, boxed: bool) -> list[Segment]:
@@ -146,7 +159,7 @@ def _narrow(clip: Clip, changes: list[Change], cuts: list[tuple[int, float]], re
         # A changed thing stands out before and after; a thing that came or went is the weaker reading of "changes".
         score *= 1.0 if boxed else 1.0 - 0.3 * abs(change.came)
         if score >= 0.05:
-            out.append(Segment(clip.time_after(change.last), clip.time_after(change.first), score))
+            out.append(Segment(clip.time_after(change.last), clip.time_after(change.first), float(score)))
     return out
 
 
@@ -171,7 +184,7 @@ def _spans(clip: Clip, changes: list[Change], request: Request) -> list[Segment]
         if score < 0.05:
             continue
         end = clip.end_s if partner is None else _moment(clip, partner)
-        out.append(Segment(_moment(clip, change), end, score))
+        out.append(Segment(_moment(clip, change), end, float(score)))
     return out
 
 
@@ -191,7 +204,15 @@ def _partner(clip: Clip, change: Change, changes: list[Change], sign: float) -> 
             continue
         after = there[other.first : other.first + 3]
         undone = float(np.clip(1.2 - np.abs(after.mean()), 0, 1)) if len(after) else 0.0
-        worth = other.score * (0.3 + agree(change, other)) * (np.clip(0.5 - sign * other.came, 0, 1) + undone) / (1 + 0.05 * (other.first - change.first))
+        # A part of the place counts only where it tells the same story: the look is back, and what stood out is gone.
+        if agree(change, other) < 0.3 and not (undone > 0.6 and -sign * other.came > 0.15):
+            continue
+        worth = (
+            other.score
+            * (0.3 + agree(change, other))
+            * (np.clip(0.5 - sign * other.came, 0, 1) + undone)
+            / (1 + 0.05 * (other.first - change.first))
+        )
         if worth > best_worth:
             best, best_worth = other, worth
-    return best if best_worth > 0.15 else None
+    return best if best_worth > 0.2 else None

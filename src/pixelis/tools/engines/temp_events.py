@@ -19,12 +19,28 @@ MAX_SHOTS = 16  # shots tile the window: dropping some would leave holes in the 
 
 # Order matters: "disappears" holds "appear", "vanishes from the scene" holds "scene", "stops moving" is about motion.
 _WORDS: tuple[tuple[str, str], ...] = (
-    ("disappears", r"disappear\w*|vanish\w*|(is|are|gets?|got) (gone|removed|hidden|taken)|remov\w+|goes away|go away|leaves?|leaving|left the|exits?|hides?"),
-    ("appears", r"appear\w*|shows? up|showing up|(becomes?|is|are) visible|pops? up|enters?|entering|arriv\w+|comes? (in|into)|(is|are) (added|placed|shown|put)|emerg\w+"),
-    ("changes", r"chang\w+|turns? (on|off)|switch\w*|lights? up|blink\w*|(becomes?|turns?|gets?|goes) (\w+ )?(COLOUR|bright\w*|dark\w*|light\w*)|fad\w+|brighten\w*|darken\w*|dims?|differ\w*"),
-    ("moves", r"mov(e|es|ed|ing|ement)|motion|walk\w*|runs?|running|slid\w+|driv\w+|rotat\w+|turn(s|ing)?|danc\w+|jump\w*|fl(y|ies|ying)|falls?|falling|roll\w*|travel\w*|swim\w*"),
+    (
+        "disappears",
+        r"disappear\w*|vanish\w*|(is|are|gets?|got) (gone|removed|hidden|taken)|remov\w+|goes away|go away|leaves?|leaving|left the"
+        r"|exits?|hides?",
+    ),
+    (
+        "appears",
+        r"appear\w*|shows? up|showing up|(becomes?|is|are) visible|pops? up|enters?|entering|arriv\w+|comes? (in|into)"
+        r"|(is|are) (added|placed|shown|put)|emerg\w+",
+    ),
+    (
+        "changes",
+        r"chang\w+|turns? (on|off)|switch\w*|lights? up|blink\w*|(becomes?|turns?|gets?|goes) (\w+ )?(COLOUR|bright\w*|dark\w*|light\w*)"
+        r"|fad\w+|brighten\w*|darken\w*|dims?|differ\w*",
+    ),
+    (
+        "moves",
+        r"mov(e|es|ed|ing|ement)|motion|walk\w*|runs?|running|slid\w+|driv\w+|rotat\w+|turn(s|ing)?|danc\w+|jump\w*|fl(y|ies|ying)"
+        r"|falls?|falling|roll\w*|travel\w*|swim\w*",
+    ),
     ("cut", r"cuts?|scenes?|shots?"),
-)  # fmt: skip
+)
 _COLOUR = "|".join(COLOUR_WORDS)
 _PATTERNS = tuple((kind, re.compile(rf"\b(?:{words.replace('COLOUR', _COLOUR)})\b")) for kind, words in _WORDS)
 _COLOUR_PATTERN = re.compile(rf"\b({_COLOUR})\b")

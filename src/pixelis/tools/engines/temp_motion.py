@@ -56,7 +56,9 @@ def _active(clip: Clip, t: int, limit: float, colours: frozenset[str], rest) -> 
     return out
 
 
-def _bears(clip: Clip, t: int, box_xywh: tuple[int, int, int, int], where: np.ndarray, colours: frozenset[str], rest_HWC: np.ndarray) -> float:
+def _bears(
+    clip: Clip, t: int, box_xywh: tuple[int, int, int, int], where: np.ndarray, colours: frozenset[str], rest_HWC: np.ndarray
+) -> float:
     """Share of the moved pixels whose mover bears a colour: the mover is where the picture is farther from its usual look."""
     x, y, w, h = box_xywh
     usual = rest_HWC[y : y + h, x : x + w]

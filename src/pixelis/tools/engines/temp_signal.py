@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -52,7 +53,7 @@ class Clip:
         picked = list(range(0, self.count, step))
         camera: list[np.ndarray | None] = [None]
         light = np.zeros((len(picked), 3), np.float32)
-        for row, (a, b) in enumerate(zip(picked, picked[1:]), 1):
+        for row, (a, b) in enumerate(pairwise(picked), 1):
             camera.append(chain(self.camera[a + 1 : b + 1]))
             light[row] = self.light_T3[a + 1 : b + 1].sum(axis=0)
         return Clip(self.lab_THWC[::step], self.times_s[::step], self.end_s, camera, light, self.region)
@@ -231,7 +232,11 @@ def noise_of(clip: Clip) -> float:
     for row in rows:
         gap = cv2.absdiff(clip.lab_THWC[row, ..., 0], clip.lab_THWC[row - 1, ..., 0])
         # A brightness step of the whole picture is flicker, not noise.
-        blocks = cv2.resize(gap, size, interpolation=cv2.INTER_AREA).astype(np.float32) if not np.any(clip.light_T3[row]) else _residual(clip, row, size)
+        blocks = (
+            cv2.resize(gap, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+            if not np.any(clip.light_T3[row])
+            else _residual(clip, row, size)
+        )
         calm.append(float(np.quantile(blocks, 0.25)))
     return float(np.quantile(calm, 0.25))
 
