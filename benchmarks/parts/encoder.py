@@ -1,8 +1,8 @@
 """Encoder figures: does the nearest other crop show the same kind of thing?
 
 Crops are the boxes of COCO objects whose shorter side has at least 32 px, of classes with at least three such objects in at
-least two images. The neighbour must come from another image (`nn1`, `nn1_macro`); with the same image allowed (`nn1_same_image_allowed`) one
-cow vouches for the next. The share of the commonest class is printed beside.
+least two images. The neighbour must come from another image (`nn1`, `nn1_macro`); with the same image allowed
+(`nn1_same_image_allowed`) one cow vouches for the next. The share of the commonest class is printed beside.
 Run: `python benchmarks/parts/encoder.py [--media DIR] [--encoders efficientnet-stretch histogram]`.
 """
 

@@ -25,11 +25,11 @@ from rapidfuzz.distance import Levenshtein
 
 PARTS = ("receipt", "words", "rendered")
 LOOSE_ANLS = 0.85
-WORDS = (
-    "Exit Gate 42 North Bakery OPEN Daily from 7:30 am total $18.95 invoice No. 20417 please keep left The quick brown fox "
-    "jumps over a lazy dog Hotel Grand Pacific room 1207 Platform 9 delayed speed limit 60 Warning: wet floor SALE -50% "
-    "Coffee & cake 3.20 e-mail: info@example.org Main Street parking only Monday to Friday"
-).split()
+VOCABULARY = """
+Exit Gate 42 North Bakery OPEN Daily from 7:30 am total $18.95 invoice No. 20417 please keep left The quick brown fox
+jumps over a lazy dog Hotel Grand Pacific room 1207 Platform 9 delayed speed limit 60 Warning: wet floor SALE -50%
+Coffee & cake 3.20 e-mail: info@example.org Main Street parking only Monday to Friday
+"""
 FONTS = (
     "DejaVuSans.ttf",
     "DejaVuSans-Bold.ttf",
@@ -115,7 +115,7 @@ def rendered(heights: tuple[int, ...] = (9, 12, 16, 24, 40), *, per_height: int 
     rng = np.random.default_rng(seed)
     for size in heights:
         for n in range(per_height):
-            text = " ".join(rng.choice(WORDS, rng.integers(1, 7)))
+            text = " ".join(rng.choice(VOCABULARY.split(), rng.integers(1, 7)))
             font = ImageFont.truetype(FONTS[n % len(FONTS)], size)
             yield Item(f"{size}px", *_render(text, font, rng))
 

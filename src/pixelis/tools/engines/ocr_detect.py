@@ -18,25 +18,30 @@ from pixelis.tools.engines.ocr_models import DETECTOR, open_session
 
 STRIDE_PX = 32
 """The network's input sides are multiples of this."""
-SMALL_AREA_PX = 700_000
+SMALL_AREA_PX = 600_000
 """Images below this area are enlarged towards it, at most by MAX_ENLARGE."""
-MAX_ENLARGE = 3.0
-ONE_PASS_AREA_PX = 1_600_000
+MAX_ENLARGE = 2.0
+ONE_PASS_AREA_PX = 1_100_000
 """Above this area an image is shrunk to it for the first look, then tiled."""
 TILED_AREA_PX = 12_000_000
 """The tiled look covers at most this area; a larger image is shrunk to it (bounds time and memory)."""
 TILE_PX = 960
 TILE_MARGIN_PX = 96
 """Neighbouring tiles share this much on each side; the map near a tile's edge is poor and is not used."""
-LARGE_TEXT_PX = 22.0
+LARGE_TEXT_PX = 13.0
 """A line at least this tall in the shrunk look is well resolved there and is taken from there."""
 MAP_THRESHOLD = 0.3
 BOX_THRESHOLD = 0.5
-UNCLIP_RATIO = 1.6
+UNCLIP_RATIO = 1.4
 MIN_SIDE_PX = 3.0
 MAX_LINES = 1500
-MIN_DETAIL = 0.004
-"""A tile with a smaller share of strong edges than this holds no line of text and is skipped."""
+BLIND_SCALE = 0.5
+"""Shrunk below this, small text leaves no trace in the map. (At 0.75 text of 6 px still does.)"""
+TRACE = 0.15
+EDGE_LEVELS = 20
+CELL_PX = 16
+BUSY_SHARE = 0.15
+"""Fine text fills a cell with at least this share of edges of at least EDGE_LEVELS; a tile without such a cell is skipped."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +72,11 @@ def find_lines(image_HWC: np.ndarray) -> list[Line]:
     area = height * width
     if area <= ONE_PASS_AREA_PX:
         scale = min(MAX_ENLARGE, max(1.0, math.sqrt(SMALL_AREA_PX / area)))
-        return _one_look(image_HWC, scale)
+        return _one_look(image_HWC, scale)[0]
     coarse_scale = math.sqrt(ONE_PASS_AREA_PX / area)
-    coarse = _one_look(image_HWC, coarse_scale)
+    coarse, map_HW = _one_look(image_HWC, coarse_scale)
     large = [line for line in coarse if line.height_px * coarse_scale >= LARGE_TEXT_PX]
-    fine = _tiled_look(image_HWC, min(1.0, math.sqrt(TILED_AREA_PX / area)))
+    fine = _tiled_look(image_HWC, min(1.0, math.sqrt(TILED_AREA_PX / area)), large, None if coarse_scale < BLIND_SCALE else map_HW)
     return large + _not_covered(fine, large, (height, width))
 
 
@@ -82,31 +87,63 @@ def text_map(image_HWC: np.ndarray) -> np.ndarray:
     return open_session(DETECTOR).run(None, {"x": x_CHW[None]})[0][0, 0]
 
 
-def _one_look(image_HWC: np.ndarray, scale: float) -> list[Line]:
+def _one_look(image_HWC: np.ndarray, scale: float) -> tuple[list[Line], np.ndarray]:
+    """The lines at one resolution, and the map that shows them."""
     height, width = image_HWC.shape[:2]
     size = _resized_px(width * scale), _resized_px(height * scale)
     map_HW = text_map(_resize(image_HWC, size)) if max(size) <= 3 * TILE_PX else _stitched_map(_resize(image_HWC, size))
-    return _lines_of_map(map_HW, scale_x=size[0] / width, scale_y=size[1] / height, frame=(height, width))
+    return _lines_of_map(map_HW, scale_x=size[0] / width, scale_y=size[1] / height, frame=(height, width)), map_HW
 
 
-def _tiled_look(image_HWC: np.ndarray, scale: float) -> list[Line]:
+def _tiled_look(image_HWC: np.ndarray, scale: float, found: list[Line], coarse_map_HW: np.ndarray | None) -> list[Line]:
+    """Lines outside those that were found already.
+
+    Args:
+        coarse_map_HW: the map of the first look: tiles where it shows nothing are skipped. None where the first look was too
+            coarse to show small text at all; then tiles without fine detail are skipped.
+    """
     height, width = image_HWC.shape[:2]
     size = _resized_px(width * scale), _resized_px(height * scale)
-    map_HW = _stitched_map(_resize(image_HWC, size))
-    return _lines_of_map(map_HW, scale_x=size[0] / width, scale_y=size[1] / height, frame=(height, width))
+    scales = size[0] / width, size[1] / height
+    resized = _resize(image_HWC, size)
+    busy = _busy_cells(resized) if coarse_map_HW is None else _shown_cells(coarse_map_HW, resized.shape)
+    for line in found:
+        cv2.fillPoly(busy, [np.round(line.quad * scales / CELL_PX - 0.5).astype(np.int32)], 0)
+    return _lines_of_map(_stitched_map(resized, busy), scale_x=scales[0], scale_y=scales[1], frame=(height, width))
 
 
-def _stitched_map(image_HWC: np.ndarray) -> np.ndarray:
-    """One map made of overlapping tiles; each tile gives only the part that is far from its inner edges."""
+def _stitched_map(image_HWC: np.ndarray, busy: np.ndarray | None = None) -> np.ndarray:
+    """One map made of overlapping tiles; each tile gives only the part that is far from its inner edges.
+
+    Args:
+        busy: uint8 [height / CELL_PX, width / CELL_PX], non-zero where to look; None looks everywhere.
+    """
     height, width = image_HWC.shape[:2]
     map_HW = np.zeros((height, width), np.float32)
     for y0, y1 in _cuts(height):
         for x0, x1 in _cuts(width):
             top, left = max(0, y0 - TILE_MARGIN_PX), max(0, x0 - TILE_MARGIN_PX)
             tile = image_HWC[top : y1 + TILE_MARGIN_PX, left : x1 + TILE_MARGIN_PX]
-            if _detail(tile) >= MIN_DETAIL:
+            if busy is None or busy[y0 // CELL_PX : y1 // CELL_PX, x0 // CELL_PX : x1 // CELL_PX].any():
                 map_HW[y0:y1, x0:x1] = text_map(tile)[y0 - top : y1 - top, x0 - left : x1 - left]
     return map_HW
+
+
+def _shown_cells(map_HW: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """uint8 [height / CELL_PX, width / CELL_PX] of an image of `shape`: 1 where a map of the same view shows a trace of text."""
+    shown = (map_HW > TRACE).astype(np.float32)
+    cells = cv2.resize(shown, (shape[1] // CELL_PX, shape[0] // CELL_PX), interpolation=cv2.INTER_AREA)
+    return (cells > 0).astype(np.uint8)
+
+
+def _busy_cells(image_HWC: np.ndarray) -> np.ndarray:
+    """uint8 [height / CELL_PX, width / CELL_PX]: 1 where many pixels differ strongly from their right or lower neighbour."""
+    grey = cv2.cvtColor(image_HWC, cv2.COLOR_RGB2GRAY)
+    edges = np.zeros(grey.shape, np.float32)
+    edges[:, :-1] = cv2.absdiff(grey[:, 1:], grey[:, :-1]) >= EDGE_LEVELS
+    edges[:-1] = np.maximum(edges[:-1], cv2.absdiff(grey[1:], grey[:-1]) >= EDGE_LEVELS)
+    cells = cv2.resize(edges, (grey.shape[1] // CELL_PX, grey.shape[0] // CELL_PX), interpolation=cv2.INTER_AREA)
+    return (cells >= BUSY_SHARE).astype(np.uint8)
 
 
 def _cuts(length: int) -> list[tuple[int, int]]:
@@ -114,12 +151,6 @@ def _cuts(length: int) -> list[tuple[int, int]]:
     count = math.ceil(length / TILE_PX)
     edges = [round(length * k / count / STRIDE_PX) * STRIDE_PX for k in range(count + 1)]
     return list(itertools.pairwise(edges))
-
-
-def _detail(tile_HWC: np.ndarray) -> float:
-    """Share of pixels that differ strongly from their right or lower neighbour."""
-    grey = cv2.cvtColor(tile_HWC, cv2.COLOR_RGB2GRAY).astype(np.int16)
-    return float(((np.abs(np.diff(grey, axis=1)) > 12).mean() + (np.abs(np.diff(grey, axis=0)) > 12).mean()) / 2)
 
 
 def _resized_px(side: float) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,14 +13,18 @@ import numpy as np
 from pixelis.tools.engines.ocr_detect import Line, find_lines
 from pixelis.tools.engines.ocr_models import DETECTOR, RECOGNISER, model_path, models_version
 from pixelis.tools.engines.ocr_order import reading_order
-from pixelis.tools.engines.ocr_recognise import Reading, read_line
+from pixelis.tools.engines.ocr_recognise import Reading, ink_box, read_line
 
 ALGORITHM = "1"
 """Raise when the same image may now give another answer."""
 MIN_CONFIDENCE = 0.5
 """Spans read with less are dropped: mostly texture taken for text."""
 WHOLE_CROP_MAX_HEIGHT_PX = 160
+WHOLE_CROP_MAX_ASPECT = 60
+"""Longer than this is no line of text (about 100 characters), but a rule or a border."""
 WHOLE_CROP_MIN_CONFIDENCE = 0.75
+READERS = 2
+"""Lines that are read at the same time."""
 KEPT_ANSWERS = 16
 
 
@@ -83,15 +88,16 @@ def _read(image_HWC: np.ndarray) -> list[Span]:
     if min(height, width) < 4 or np.ptp(image_HWC.reshape(-1, 3), axis=0).max() < 8:
         return []
     lines = find_lines(image_HWC)
-    readings = [read_line(image_HWC, line.quad) for line in lines]
-    if len(lines) <= 1 and height <= WHOLE_CROP_MAX_HEIGHT_PX and width >= height:
+    with ThreadPoolExecutor(READERS) as pool:  # lines do not depend on each other, so their order of reading does not matter
+        readings = list(pool.map(lambda line: read_line(image_HWC, line.quad), lines))
+    if len(lines) <= 1 and height <= WHOLE_CROP_MAX_HEIGHT_PX and height <= width <= WHOLE_CROP_MAX_ASPECT * height:
         lines, readings = _or_whole_crop(image_HWC, lines, readings)
     spans = []
     for k in reading_order(lines):
         if readings[k].text and readings[k].confidence >= MIN_CONFIDENCE:
-            x0, y0 = lines[k].quad.min(axis=0)
-            x1, y1 = lines[k].quad.max(axis=0)
-            spans.append(Span(readings[k].text, (float(x0), float(y0), float(x1), float(y1)), readings[k].confidence))
+            x0, y0, x1, y1 = ink_box(image_HWC, lines[k].quad)
+            box = max(0.0, x0), max(0.0, y0), min(float(width), x1), min(float(height), y1)
+            spans.append(Span(readings[k].text, box, readings[k].confidence))
     return spans
 
 
