@@ -112,7 +112,7 @@ def ask(
     wanted = wanted.model_copy(update={"policy": wanted.policy.model_copy(update=named), "seed": wanted.seed if seed is None else seed})
     with open_medium(media) as medium:  # before the folder is made: a wrong path leaves nothing behind
         folder = run or _free_folder(Path("runs"), "ask")
-        answer = ask_agent(medium, question, recipe=wanted, run_folder=folder, on_step=None if as_json else _print_step)
+        answer = ask_agent(medium, question, recipe=wanted, run_folder=folder, on_step=None if as_json else print_step)
     trajectory = answer.trajectory
     if as_json:
         facts = {"answer": answer.text, "stop": trajectory.stop, "stop_detail": trajectory.stop_detail, "run": str(folder)}
@@ -211,7 +211,7 @@ def _free_folder(parent: Path, stem: str) -> Path:
     return parent / f"{stem}-{number}"
 
 
-def _print_step(task: Any, number: int, step: Any) -> None:
+def print_step(task: Any, number: int, step: Any) -> None:
     """One step as it happens: thought, call, result."""
     from pixelis.core import jsontext
 

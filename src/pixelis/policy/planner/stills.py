@@ -1,0 +1,246 @@
+"""Plans for questions about one picture: things."""
+
+from __future__ import annotations
+
+from pixelis.core.geometry import Box
+from pixelis.policy.planner.base import Act, Plan, Scene, absent, attribute, distance, is_ok
+from pixelis.policy.planner.question import Thing, number_of
+from pixelis.policy.planner.sight import Blob
+
+CENTRE = [500, 500]
+
+
+def locate(scene: Scene, thing: Thing, frame: int = 0) -> tuple[Blob | None, str]:
+    """The blob most likely meant, and a phrase for the thought."""
+    found = scene.find(thing, frame)
+    return (found[0] if found else None), thing.words or thing.noun
+
+
+def name_of(blob: Blob) -> str:
+    return f"{blob.colour} {blob.shape}"
+
+
+def frame_args(scene: Scene, frame: int) -> dict:
+    return {"frame": scene.seconds(frame)} if scene.medium.kind == "video" and frame else {}
+
+
+def segment(scene: Scene, blob: Blob, thought: str, frame: int = 0) -> Act:
+    return Act(thought, "SEG", {"bbox_2d": scene.wire(blob.box, 2), **frame_args(scene, frame)})
+
+
+def spot(scene: Scene) -> Plan:
+    host = next((t for t in scene.question.things if (t.shape and t.shape != "circle") or t.colour), None)
+    if host is None:
+        return (yield from most_salient(scene, "colour"))
+    blob, words = locate(scene, host)
+    if blob is None:
+        return absent(host)
+    cx, cy = blob.box.centre
+    inner = [b for b in scene.blobs() if b.area_px < 0.3 * blob.area_px and distance(b.box, blob.box) < 0.25 * blob.box.width]
+    if inner:
+        target = min(inner, key=lambda b: distance(b.box, blob.box)).box
+    else:
+        side = 0.11 * max(blob.box.width, blob.box.height)
+        target = Box(cx - side, cy - side, cx + side, cy + side)
+    response = yield Act(
+        f"The spot is in the middle of the {words}; I measure its colour.", "PROP", {"what": "colour", "bbox_2d": scene.wire(target)}
+    )
+    colour = attribute(response, "colour")
+    if colour == blob.colour:
+        side = 0.07 * max(blob.box.width, blob.box.height)
+        tight = Box(cx - side, cy - side, cx + side, cy + side)
+        response = yield Act(
+            f"That is the {words} itself; I look at its very centre.", "PROP", {"what": "colour", "bbox_2d": scene.wire(tight)}
+        )
+        colour = attribute(response, "colour") or colour
+    return str(colour or "I cannot tell")
+
+
+def shape(scene: Scene) -> Plan:
+    thing = next((t for t in scene.question.things if t.colour), None)
+    if thing is None:
+        return (yield from most_salient(scene, "shape"))
+    blob, words = locate(scene, Thing(colour=thing.colour, words=thing.words))
+    if blob is None:
+        return absent(thing)
+    yield segment(scene, blob, f"I see something {thing.colour}; I take its exact extent.")
+    response = yield Act(f"Now the shape of the {words}.", "PROP", {"what": "shape", "ref": 1})
+    if not is_ok(response) or attribute(response, "shape") == "irregular":
+        response = yield Act("Once more, from its box.", "PROP", {"what": "shape", "bbox_2d": scene.wire(blob.box, 2)})
+    return str(attribute(response, "shape") or blob.shape)
+
+
+def colour(scene: Scene) -> Plan:
+    thing = next((t for t in scene.question.things if t.shape), None)
+    if thing is None:
+        return (yield from most_salient(scene, "colour"))
+    blob, words = locate(scene, Thing(shape=thing.shape, words=thing.words))
+    if blob is None:
+        return absent(thing)
+    yield segment(scene, blob, f"This looks like the {words}; I take its exact extent.")
+    response = yield Act(f"Now the colour of the {words}.", "PROP", {"what": "colour", "ref": 1})
+    return str(attribute(response, "colour") or blob.colour)
+
+
+def count(scene: Scene) -> Plan:
+    thing = next((t for t in scene.question.things if t.colour or t.shape), None)
+    if thing is None:
+        response = yield Act("I count the separate things in the picture.", "PROP", {"what": "count", "bbox_2d": [0, 0, 1000, 1000]})
+        return str(attribute(response, "count") if is_ok(response) else "I cannot tell")
+    num, step, seen = 0, 0, 0
+    candidates = scene.find(thing)[:8]
+    if not candidates:
+        return "0"
+    for blob in candidates:
+        step += 1
+        seen += 1
+        response = yield segment(scene, blob, f"Candidate {seen}: I take its exact extent.")
+        if not is_ok(response) or not thing.shape:
+            num += int(not thing.shape)
+            continue
+        step += 1
+        response = yield Act(f"Is it a {thing.shape}?", "PROP", {"what": "shape", "ref": step - 1})
+        num += (attribute(response, "shape") or blob.shape) == thing.shape
+        if step >= 13:
+            num += sum(b.shape == thing.shape for b in candidates[seen:])
+            break
+    return str(num)
+
+
+def count_card(scene: Scene) -> Plan:
+    card = next((t for t in scene.question.things if t.noun == "card"), Thing(noun="card", words="card"))
+    blob, words = locate(scene, card)
+    if blob is None:
+        return (yield from count(scene))
+    response = yield Act(f"I count what lies on the {words}.", "PROP", {"what": "count", "bbox_2d": scene.wire(blob.box, -4)})
+    return str(attribute(response, "count") if is_ok(response) else "I cannot tell")
+
+
+def count_big(scene: Scene) -> Plan:
+    side = min(scene.medium.width, scene.medium.height)
+    return str(sum(max(b.box.width, b.box.height) > 0.2 * side for b in scene.blobs()))
+    yield  # a plan without a call: it is seen at a glance
+
+
+def size_which(scene: Scene) -> Plan:
+    things = [t for t in scene.question.things if t.colour and t.shape]
+    if len(things) < 2:
+        return (yield from most_salient(scene, "size"))
+    areas: list[tuple[float, Thing]] = []
+    for thing in things[:4]:
+        blob, words = locate(scene, thing)
+        if blob is None:
+            return absent(thing)
+        response = yield segment(scene, blob, f"The exact extent of the {words}.")
+        areas.append(
+            (float(response.get("area", 0)) if is_ok(response) else blob.area_px / (scene.medium.width * scene.medium.height), thing)
+        )
+    text = scene.question.text
+    if "larger or smaller" in text:
+        return "larger" if areas[0][0] > areas[1][0] else "smaller"
+    wants_small = "small" in text
+    return (min if wants_small else max)(areas, key=lambda a: a[0])[1].words
+
+
+def relation(scene: Scene) -> Plan:
+    things = [t for t in scene.question.things if t.colour and t.shape][:2]
+    if len(things) < 2:
+        return "I cannot tell: I can only find things by their colour and shape"
+    for thing in things:
+        blob, words = locate(scene, thing)
+        if blob is None:
+            return absent(thing)
+        yield segment(scene, blob, f"I find the {words}.")
+    response = yield Act("How do they lie to each other?", "PROP", {"what": "relation", "ref": 1, "other": 2})
+    boxes = [locate(scene, t)[0] for t in things]
+    assert boxes[0] is not None and boxes[1] is not None
+    (ax, ay), (bx, by) = boxes[0].box.centre, boxes[1].box.centre
+    said = " ".join(str(a.get("value")) for a in response.get("attributes", []))
+    level = "left" if "left" in said and ax < bx else "right" if "right" in said and ax > bx else ("left" if ax < bx else "right")
+    upright = "above" if ay < by else "below"
+    text = scene.question.text
+    if scene.question.intent == "relation_true":
+        asked = next(w for w in ("left", "right", "above", "below") if w in text)
+        return "yes" if asked in (level, upright) else "no"
+    return level if "left" in text else upright
+
+
+def closer(scene: Scene) -> Plan:
+    things = [t for t in scene.question.things if t.colour and t.shape]
+    if len(things) < 3:
+        return "I cannot tell: I can only find things by their colour and shape"
+    # "Which is closer to the C, the A or the B?" or "Is the A or the B nearer to the C?"
+    text = scene.question.text
+    to = text.find(" to the ")
+    order = sorted(things[:3], key=lambda t: text.find(t.words))
+    anchor = next((t for t in order if text.find(t.words) > to), order[0])
+    pair = [t for t in order if t is not anchor]
+    reach = []
+    blob, words = locate(scene, anchor)
+    if blob is None:
+        return absent(anchor)
+    yield segment(scene, blob, f"First the {words}.")
+    for thing in pair:
+        other, name = locate(scene, thing)
+        if other is None:
+            return absent(thing)
+        response = yield Act(
+            f"How far is the {name} from it?", "PROP", {"what": "relation", "bbox_2d": scene.wire(other.box, 1), "other": 1}
+        )
+        far = attribute(response, "distance")
+        reach.append(float(far) if isinstance(far, (int, float)) else distance(other.box, blob.box))
+    return pair[0].words if reach[0] < reach[1] else pair[1].words
+
+
+def light(scene: Scene) -> Plan:
+    return "dark" if float(scene.image().mean()) < 128 else "light"
+    yield  # seen at a glance
+
+
+def total(scene: Scene) -> Plan:
+    words = scene.question.text.replace("plus", " plus ").split()
+    numbers = [n for n in (number_of(w) for w in words) if n is not None]
+    return str(sum(numbers[:2])) if len(numbers) >= 2 else "I cannot tell"
+    yield  # needs no picture
+
+
+def where(scene: Scene) -> Plan:
+    thing = next((t for t in scene.question.things if t.colour or t.shape), None)
+    blob = locate(scene, thing)[0] if thing else None
+    if thing is not None and blob is None:
+        return absent(thing)
+    act = (
+        segment(scene, blob, "I take its exact extent.")
+        if blob
+        else Act("I take the most prominent thing.", "SEG", {"bbox_2d": [50, 50, 950, 950]})
+    )
+    response = yield act
+    if not is_ok(response):
+        return "I cannot tell: nothing stands out"
+    box = scene.box(response["bbox_2d"])
+    return scene.place_name(*box.centre, quarters=False)
+
+
+def most_salient(scene: Scene, what: str) -> Plan:
+    """A property of whatever stands out most: what is left when the question's noun means nothing to the planner."""
+    text = scene.question.text
+    named = next((t for t in scene.question.things if t.colour or t.shape), None)
+    blob = locate(scene, named)[0] if named else None
+    if blob is None and ("big" in text or "larg" in text) and scene.blobs():
+        blob = scene.blobs()[0]
+    thought = "I segment the thing that is meant." if blob else "I segment what stands out in the picture."
+    response = yield segment(scene, blob, thought) if blob else Act(thought, "SEG", {"bbox_2d": [60, 60, 940, 940]})
+    if not is_ok(response):
+        response = yield Act("Nothing there; I try the centre.", "SEG", {"point": CENTRE})
+    step = int(response.get("step", 1))
+    target = {"ref": step} if is_ok(response) else {"bbox_2d": [250, 250, 750, 750]}
+    measured = yield Act(f"Now its {what}.", "PROP", {"what": what, **target})
+    if not is_ok(measured):
+        return "I cannot tell"
+    if what == "size":
+        width, height = attribute(measured, "width"), attribute(measured, "height")
+        area = response.get("area")
+        share = f", {100 * float(area):.1f} % of the picture" if isinstance(area, (int, float)) else ""
+        return f"about {width} by {height} pixels{share}"
+    first = measured.get("attributes", [{}])[0]
+    return str(first.get("value", "I cannot tell"))
