@@ -321,10 +321,9 @@ def rows(media: Path, engine_names: list[str], *, seed: int = 1, per_kind: int =
                 value = score(case, segments)
                 scores.setdefault(case.group, []).append(value)
                 if verbose and value < 0.8:
-                    print(
-                        f"  {value:.2f} {case.group!r} {case.event!r} n={len(case.frames)} dt={case.times[1]:.3f} truth={np.round(case.truth, 2).tolist()} "
-                        f"got={[(round(s.start_s, 2), round(s.end_s, 2), round(s.score, 2)) for s in segments][:4]}"
-                    )
+                    got = [(round(s.start_s, 2), round(s.end_s, 2), round(s.score, 2)) for s in segments][:4]
+                    about = f"{case.group!r} {case.event!r} n={len(case.frames)} dt={case.times[1]:.3f}"
+                    print(f"  {value:.2f} {about} truth={np.round(case.truth, 2).tolist()} got={got}")
 
         feed(cases)
         if (media / "davis").is_dir():
@@ -354,9 +353,8 @@ def main() -> None:
     per_kind = int(os.environ.get("PER_KIND", "12"))
     print(f"{'group':26} {'n':>4} {'tIoU':>6} {'@0.5':>6} {'@0.8':>6} {'p50 s':>7} {'p95 s':>7}")
     for row in rows(Path(arguments[0] if arguments else default), list(ENGINES), seed=seed, per_kind=per_kind, verbose="-v" in sys.argv):
-        print(
-            f"{row['group']:26} {row['n']:4d} {row['tiou']:6.3f} {row['at_0.5']:6.2f} {row['at_0.8']:6.2f} {row['p50_s']:7.2f} {row['p95_s']:7.2f}"
-        )
+        shares = f"{row['group']:26} {row['n']:4d} {row['tiou']:6.3f} {row['at_0.5']:6.2f} {row['at_0.8']:6.2f}"
+        print(f"{shares} {row['p50_s']:7.2f} {row['p95_s']:7.2f}")
 
 
 if __name__ == "__main__":
