@@ -10,12 +10,14 @@ import os
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from pixelis.core.errors import DataError
 from pixelis.core.ops import OPS
+from pixelis.data.world.colours import COLOURS
 from pixelis.data.world.item import item_from_json, item_to_json
 from pixelis.data.world.items import FAMILIES, IMAGE_FAMILIES, VIDEO_FAMILIES, _build, frames, make_item, render
 from pixelis.data.world.moving import links_wrongly
@@ -25,8 +27,18 @@ from pixelis.data.world.shifts import SHIFTS, Shift, parse_shift
 from pixelis.data.world.splits import make_split, medium_path, read_items
 from pixelis.data.world.studio import COARSE_CAP_PX, COARSE_PX
 from pixelis.data.world.words import (
-    BACKGROUNDS, CHARTS, FONT_NAMES, LAYOUTS, PLATES, SPLITS, TABLES, WORDS, numbers_of, split_of, words_of,
-)  # fmt: skip
+    BACKGROUNDS,
+    CHARTS,
+    FONT_NAMES,
+    LAYOUTS,
+    PLATES,
+    SPLITS,
+    TABLES,
+    WORDS,
+    numbers_of,
+    split_of,
+    words_of,
+)
 
 ALL = tuple(FAMILIES)
 
@@ -50,15 +62,17 @@ def test_same_seed_same_pixels_in_another_process(family):
         "for f in frames(i): d.update(f.tobytes())\n"
         "print(d.hexdigest(), hashlib.sha256(render(i)).hexdigest())"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONHASHSEED": "7"})
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONHASHSEED": "7"}
+    )
     assert out.stdout.split() == [pixels_sha256(item), hashlib.sha256(render(item)).hexdigest()]
 
 
 PINNED = {
-    "read_sign": "@",
-    "table": "@",
-    "count": "@",
-    "occlusion": "@",
+    "read_sign": "0571ddfb21a9b7e6",
+    "table": "2e1a49ec57b6343a",
+    "count": "d4dfddce352865b3",
+    "occlusion": "cb85d7abe0de08f7",
 }
 
 
@@ -125,7 +139,7 @@ def test_items_of_a_family_hold_together(family):
 def test_both_forms_occur_and_questions_vary(family):
     items = [make_item("train", index, seed=5, family=family) for index in range(30)]
     assert {bool(item.choices) for item in items} == {True, False}
-    assert len({item.question for item in items}) >= 20 if family != "no_tool" else 10
+    assert len({item.question for item in items}) >= (20 if family != "no_tool" else 10)
 
 
 @pytest.mark.parametrize("family", ALL)
@@ -135,13 +149,7 @@ def test_phrases_name_one_thing(family):
         things = item.truth.objects
         for phrase, number in item.mentions:
             words = phrase.removeprefix("the ").split()
-            named = [
-                t.number for t in things
-                if t.kind in ("shape", "sign", "panel")
-                and (t.colour in words or not any(w in _COLOURS for w in words[:2]))
-                and (t.shape in words[:2] or (t.kind == "sign" and "sign" in words) or (t.kind == "panel" and "card" in words) or "object" in words)
-                and not ("object" in words and t.kind != "shape")
-            ]  # fmt: skip
+            named = [thing.number for thing in things if _fits(thing, words)]
             if "starts" in words:
                 assert number in named and len(named) >= 2, (item.id, phrase)  # twins, told apart by where they start
             elif "big" in words:
@@ -154,7 +162,11 @@ def test_phrases_name_one_thing(family):
             assert not [t for t in things if t.colour == colour and what in (t.shape, t.kind)], item.id
 
 
-_COLOURS = set("red orange yellow green cyan blue purple pink brown black grey white".split())
+def _fits(thing, words) -> bool:
+    """Whether a phrase's colour and noun are those of a thing."""
+    colours, noun = [word for word in words[:2] if word in COLOURS], words[len([w for w in words[:2] if w in COLOURS or w == "big"])]
+    nouns = {"shape": (thing.shape, "object"), "sign": ("sign",), "panel": ("card",)}.get(thing.kind, ())
+    return noun in nouns and colours in ([], [thing.colour])
 
 
 def _thing(item, number):
@@ -180,18 +192,11 @@ def test_masks_are_the_pixels_drawn(family):
             mask = thing.mask.to_array()
             assert thing.mask.box == thing.box
             assert not (mask & ~differs).any()  # what the mask claims was drawn
-            inner = mask[1:-1, 1:-1] & mask[:-2, 1:-1] & mask[2:, 1:-1] & mask[1:-1, :-2] & mask[1:-1, 2:]
+            inner = np.logical_and.reduce([mask[i : i + item.height - 2, j : j + item.width - 2] for i, j in np.ndindex(3, 3)])
             colours = whole[1:-1, 1:-1][inner]
             if thing.kind != "shape" or not any(o.kind == "spot" and o.box.intersect(thing.box).area for o in item.truth.objects):
                 assert len(np.unique(colours, axis=0)) == 1  # one colour inside
-            rim = np.zeros_like(mask)
-            rim[1:] |= mask[:-1]
-            rim[:-1] |= mask[1:]
-            rim[:, 1:] |= mask[:, :-1]
-            rim[:, :-1] |= mask[:, 1:]
-            grown = mask | rim
-            grown[1:] |= rim[:-1]
-            grown[:-1] |= rim[1:]
+            grown = cv2.dilate(mask.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0  # a sharp tip fades over three pixels
             assert not (differs & ~grown).any()  # nothing was drawn off the mask's rim
             checked += 1
         assert checked or family == "read_sign"
@@ -218,7 +223,7 @@ def test_tracks_follow_the_ink_and_stop_behind_the_wall():
     target = item.mentions[0][1]
     track = _thing(item, target).track
     hidden = [f for f, box in enumerate(track) if box is None]
-    assert hidden and hidden == list(range(hidden[0], hidden[-1] + 1)) and 0 < hidden[0] and hidden[-1] < item.num_frames - 1
+    assert hidden and hidden == list(range(hidden[0], hidden[-1] + 1)) and hidden[0] > 0 and hidden[-1] < item.num_frames - 1
     for frame in (0, hidden[0] - 1, hidden[-1] + 1, item.num_frames - 1):
         assert scene.mask(target, frame).box == track[frame]
     x, y = track[-1].centre
@@ -238,7 +243,7 @@ def test_ends_and_turns_and_speeds_agree_with_the_tracks():
         track = _thing(item, event.number).track
         (ax, ay), (bx, by), (cx, cy) = (track[f].centre for f in (0, event.frame, -1))
         turned = (bx - ax) * (cy - by) - (by - ay) * (cx - bx)  # positive: clockwise on the screen, a right turn
-        if "own" in item.question or "turn, to its" in item.question or "left turn" in item.question:
+        if "its own" in item.question or "turn, to its" in item.question or "left turn" in item.question:
             assert item.plain_answer == ("right" if turned > 0 else "left")
         else:
             ways = {(1, 0): "right", (-1, 0): "left", (0, 1): "down", (0, -1): "up"}
@@ -280,9 +285,10 @@ def test_small_print_is_lost_on_the_coarse_view():
         for index in range(10):
             item, scene = _build("train", index, 1, family, None)
             assert item.needs >= {"OCR"}
-            texts = [layer for t in scene.things for _, look in t.looks if look.text for layer in look.layers[-1:]]
-            height = min(layer.cover.shape[0] for layer in texts if layer.cover.shape[0] < 24) - 2
-            assert height * COARSE_PX / item.width <= COARSE_CAP_PX * 1.2
+            texts = [look.layers[-1] for t in scene.things if t.kind in ("sign", "text") for _, look in t.looks if look.text]
+            # The ink is a pen's width higher than the capitals, a Q's tail hangs lower, and a pixel of margin is on both sides.
+            height = min(layer.cover.shape[0] for layer in texts) - 2
+            assert height * COARSE_PX / max(item.width, item.height) <= COARSE_CAP_PX * 1.4
 
 
 def test_movers_that_need_tracking_are_lost_by_sparse_sight():
@@ -297,7 +303,16 @@ def test_movers_that_need_tracking_are_lost_by_sparse_sight():
 
 
 def test_splits_share_no_word_font_layout_or_background():
-    for parts in (FONT_NAMES, LAYOUTS, BACKGROUNDS, PLATES, TABLES, CHARTS, {s: words_of(s) for s in SPLITS}, {s: numbers_of(s, 10, 999) for s in SPLITS}):
+    for parts in (
+        FONT_NAMES,
+        LAYOUTS,
+        BACKGROUNDS,
+        PLATES,
+        TABLES,
+        CHARTS,
+        {s: words_of(s) for s in SPLITS},
+        {s: numbers_of(s, 10, 999) for s in SPLITS},
+    ):
         names = [name for split in SPLITS for name in parts[split]]
         assert len(names) == len(set(names)) and all(parts[split] for split in SPLITS)
     assert len(WORDS) == len(set(WORDS)) >= 500

@@ -132,7 +132,7 @@ def attribute(studio: Studio) -> Draft:
     if way == "spot":
         return _spot(studio)
     if way == "shape":
-        size = studio.small_size(16, 40)
+        size = studio.small_size(18, 40)
         colours = studio.colours(4)
         shape = rng.choice(SMALL_SHAPES if size < 30 else SHAPES)
         studio.used_pairs.add((colours[0], shape))
@@ -305,8 +305,8 @@ def size_compare(studio: Studio) -> Draft:
     many = rng.choice((2, 2, 3))
     shape = rng.choice(SHAPES)
     colours = studio.colours(many)
-    ratio = rng.uniform(1.16, 1.34)
-    small = rng.integer(20, 34)
+    ratio = rng.uniform(1.14, 1.28)
+    small = rng.integer(20, 32)
     sizes = [small, round(small * ratio), round(small * ratio * ratio)][:many]
     numbers = [studio.add_shape(c, shape, s) for c, s in zip(colours, sizes, strict=True)]
     studio.used_pairs.update((c, shape) for c in colours)
