@@ -42,11 +42,11 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 def _deflate(data_N: np.ndarray) -> bytes:
     """One final block under a Huffman code fitted to the data (RFC 1951, block type 2): literals, and runs as matches at distance 1."""
-    starts = np.flatnonzero(np.diff(data_N.astype(np.int16), prepend=-1))
-    if starts.size * 3 > data_N.size:  # too few runs to be worth it
+    starts = _starts(data_N)
+    if starts.size * 4 > data_N.size:  # too few runs to be worth it
         symbols, extra, extra_bits = data_N, None, None
     else:
-        symbols, extra, extra_bits = _run_tokens(data_N[starts], np.diff(starts, append=data_N.size))
+        symbols, extra, extra_bits = _run_tokens(data_N[starts], np.diff(starts, append=data_N.size).astype(np.int32))
     counts = np.bincount(symbols, minlength=286)
     counts[256] = 1
     lengths = _code_lengths(counts.tolist())
@@ -56,13 +56,22 @@ def _deflate(data_N: np.ndarray) -> bytes:
     if extra is None:
         body = _literal_codes(data_N, codes, lengths)
     else:
-        code = np.array(codes, np.uint64)[symbols] | extra.astype(np.uint64) << np.array(lengths, np.uint64)[symbols]
-        body = iter([(code, np.array(lengths, np.int64)[symbols] + extra_bits)])
+        size = np.array(lengths, np.uint8)[symbols]
+        code = np.array(codes, np.uint32)[symbols] | extra.astype(np.uint32) << size
+        body = iter([(code, size + extra_bits)])
     done, word, used = head
     for code, size in (*body, end):
         more, word, used = _pack(code, size, word, used)
         done += more
     return done + struct.pack("<Q", word)[: (used + 7) // 8]
+
+
+def _starts(values: np.ndarray) -> np.ndarray:
+    """Where runs of equal values begin."""
+    is_new = np.empty(values.size, bool)
+    is_new[0] = True
+    np.not_equal(values[1:], values[:-1], out=is_new[1:])
+    return np.flatnonzero(is_new)
 
 
 def _literal_codes(data_N: np.ndarray, codes: list[int], lengths: list[int]) -> Iterable[tuple[np.ndarray, np.ndarray]]:
@@ -86,14 +95,23 @@ def _run_tokens(value_R: np.ndarray, length_R: np.ndarray) -> tuple[np.ndarray, 
         symbols, extra bits after the symbol (value), and their number with the distance's bit.
     """
     rest = length_R - 1
-    full, rest = rest // 258, rest % 258
+    full = rest // 258
+    rest -= full * 258
     per_run = 1 + full + np.where(rest >= 3, 1, rest)
-    run = np.repeat(np.arange(value_R.size), per_run)
-    place = np.arange(run.size) - np.repeat(np.cumsum(per_run) - per_run, per_run)
-    repeat = np.where(place <= full[run], 258, rest[run])
-    is_match = (place > 0) & (repeat >= 3)
-    symbols = np.where(is_match, _MATCH_SYMBOL[repeat], value_R[run])
-    return symbols, np.where(is_match, _MATCH_EXTRA[repeat], 0), np.where(is_match, _MATCH_BITS[repeat] + 1, 0)
+    last = np.cumsum(per_run, dtype=np.int32) - 1
+    symbols = np.repeat(value_R.astype(np.int16), per_run)
+    extra, bits = np.zeros(symbols.size, np.int32), np.zeros(symbols.size, np.uint8)
+    short = np.flatnonzero(rest >= 3)
+    for at, length in ((last[short], rest[short]), (_inner(last - per_run + 2, full), np.array([258]))):
+        symbols[at], extra[at], bits[at] = _MATCH_SYMBOL[length], _MATCH_EXTRA[length], _MATCH_BITS[length] + 1
+    return symbols, extra, bits
+
+
+def _inner(first_R: np.ndarray, count_R: np.ndarray) -> np.ndarray:
+    """`first, first + 1, ...`, `count` of them, for every run that has any."""
+    has = np.flatnonzero(count_R)
+    first, count = first_R[has], count_R[has]
+    return np.repeat(first, count) + np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
 
 
 def _match_tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -123,7 +141,7 @@ def _pack(code_N: np.ndarray, size_N: np.ndarray, word: int, used: int) -> tuple
     start = end - size_N
     at, shift = start >> 6, (start & 63).astype(np.uint64)
     code = code_N.astype(np.uint64)
-    first = np.flatnonzero(np.diff(at, prepend=-1))
+    first = _starts(at)
     out = np.zeros(int(end[-1]) // 64 + 1, np.uint64)
     out[at[first]] = np.add.reduceat(code << shift, first)  # bits never overlap, so adding is or-ing
     out[0] |= np.uint64(word)

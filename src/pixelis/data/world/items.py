@@ -28,7 +28,6 @@ CHOICE_SHARE = 0.4
 """Share of multiple-choice items."""
 MAX_CHOICES = 4
 _TRIES = 200
-_MAX_HIDDEN = 0.4  # share of a thing of the question that the occlusion shift may hide
 
 
 @dataclass(frozen=True)
@@ -196,19 +195,35 @@ def _shift_scene(scene: Scene, draft: Draft, shift: Shift, rng: Rng) -> None:
         scene.shake = shifts.shake_path(shift.severity, scene.num_frames, rng)
     if shift.kind != "occlusion":
         return
-    asked = {number for _, number in draft.mentions}
-    places = [box for _, box in draft.boxes] + [
-        box for number in asked for f in range(0, scene.num_frames, 2) if (box := scene.things[number].box_at(f))
-    ]
-    has_text = any(call.op == "OCR" for call in draft.chain)
-    allowed = 0.0 if has_text else _MAX_HIDDEN
+    places = _to_be_seen(scene, draft)
     left = shifts.max_plates(shift.severity)
     for x, y, width, height in shifts.plate_plan(shift.severity, scene.width, scene.height, rng):
         plate = Box(x, y, x + width, y + height)
-        if left and all(place.intersect(plate).area <= allowed * place.area for place in places):
+        if left and all(place.intersect(plate).area <= share * place.area for place, share in places):
             grey = 60 + (x + y) % 60
             scene.add(Thing("occluder", [(0, Look((Layer(plate_cover(width, height, 3), (grey, grey, grey)),), "grey"))], [(x, y)]))
             left -= 1
+
+
+def _to_be_seen(scene: Scene, draft: Draft) -> list[tuple[Box, float]]:
+    """Boxes that the occlusion shift must leave, with the share of each that it may hide.
+
+    These are the evidence, the things the question names on their whole way, and everything that stands in a region of the chain: a count
+    or the highest bar would change with what is hidden there.
+    """
+    has_text = any(call.op == "OCR" for call in draft.chain)
+    share = 0.0 if has_text else draft.hideable
+    places = [(box, share) for _, box in draft.boxes]
+    asked = {number for _, number in draft.mentions}
+    regions = [call.args.box for call in draft.chain]
+    for number, thing in enumerate(scene.things):
+        for frame in range(0, scene.num_frames, 2):
+            box = thing.box_at(frame)
+            if box and (number in asked or any(region.intersect(box).area > 0.9 * box.area for region in regions)):
+                places.append((box, share))
+            if thing.rest:
+                break
+    return places
 
 
 def _with_camera(item: Item, scene: Scene) -> Item:

@@ -331,6 +331,7 @@ def size_compare(studio: Studio) -> Draft:
         tuple((0, studio.box(n)) for n in numbers),
         accept=(won,),
         mentions=tuple((f"{c} {shape}", n) for c, n in zip(colours, numbers, strict=True)),
+        hideable=0.05,
         hardness=1.3 - ratio / 1.5,
     )
 

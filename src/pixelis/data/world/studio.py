@@ -56,6 +56,8 @@ class Draft:
     accept: tuple[str, ...] = ()
     mentions: tuple[tuple[str, int], ...] = ()
     absent: tuple[str, ...] = ()
+    hideable: float = 0.4
+    """Share of a thing of the question that the occlusion shift may hide; nothing of a text."""
     hardness: float = 0.5
     """Of what must be seen, in [0, 1]; chain length and clutter are added."""
 
