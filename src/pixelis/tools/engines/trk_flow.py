@@ -187,12 +187,25 @@ class Flow:
         return np.exp(-miss / (2 * allowed))
 
 
-def motion_ratio(match: Match, before: np.ndarray, view: np.ndarray) -> np.ndarray:
-    """How much better the object's motion explains each pixel than the ground's, float32 [H, W] within [-1, 1].
+@dataclass(frozen=True)
+class Layers:
+    """Object and ground as two sheets, each with one affine motion from the new view to the old one."""
 
-    Two affine motions are fitted to the flow, one on each side of the carried silhouette; each predicts this view from
-    the last. Where they agree, or on a plain surface, both are as good and the ratio is near 0. Predicted colours decide
-    rather than the flow itself, because dense flow smears an object's motion over its surroundings.
+    carried_HW: np.ndarray
+    """The old foreground probability moved rigidly with the object's sheet."""
+    ratio_HW: np.ndarray
+    """How much better the object's motion explains each pixel than the ground's, in [-1, 1]; 0 says nothing."""
+
+
+def layers(match: Match, before: np.ndarray, view: np.ndarray, mask_HW: np.ndarray) -> Layers | None:
+    """Two affine motions fitted to the flow, one on each side of the carried silhouette, and what they predict.
+
+    Dense flow smears an object's motion over its surroundings; sheets do not. None when flow cannot fix both motions.
+
+    Args:
+        match: dense flow between the two views.
+        before, view: the old and the new view, uint8 [H, W, 3].
+        mask_HW: the old foreground probability.
     """
     height, width = match.prior_HW.shape
     step = 4  # a coarse grid is enough for six parameters
@@ -203,23 +216,24 @@ def motion_ratio(match: Match, before: np.ndarray, view: np.ndarray) -> np.ndarr
     front = _fit(design, flow.reshape(-1, 2), (trust * (prior > 0.6)).ravel())
     ground = _fit(design, flow.reshape(-1, 2), (trust * (prior < 0.2)).ravel())
     if front is None or ground is None:
-        return np.zeros((height, width), np.float32)
-    wrong_front, wrong_ground = (_prediction_error(model, before, view) for model in (front, ground))
-    return (wrong_ground - wrong_front) / (wrong_ground + wrong_front + NOISE_LEVEL**2)
+        return None
+    wrong_front, wrong_ground = (_prediction_error(_move(model, before), view) for model in (front, ground))
+    noise = 2 * float(np.median(np.minimum(wrong_front, wrong_ground))) + 8
+    ratio = (wrong_ground - wrong_front) / (wrong_ground + wrong_front + noise)
+    return Layers(_move(front, mask_HW, cv2.BORDER_CONSTANT), ratio)
 
 
-def _prediction_error(model: np.ndarray, before: np.ndarray, view: np.ndarray) -> np.ndarray:
-    """Squared colour difference, averaged over a small neighbourhood, when `before` moves by the affine flow `model`."""
-    height, width = view.shape[:2]
+def _move(model: np.ndarray, image: np.ndarray, border: int = cv2.BORDER_REPLICATE) -> np.ndarray:
+    """The image after the affine flow `model` (new view to old one)."""
+    height, width = image.shape[:2]
     linear = np.stack([model[1] / width, model[2] / height], 1)
     matrix = np.concatenate([np.eye(2) + linear, model[0][:, None]], 1)
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    moved = cv2.warpAffine(before, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=border)
+
+
+def _prediction_error(moved: np.ndarray, view: np.ndarray) -> np.ndarray:
+    """Squared colour difference, averaged over a small neighbourhood."""
     return cv2.blur(np.square(cv2.absdiff(moved, view).astype(np.float32)).mean(-1), (5, 5))
-
-
-NOISE_LEVEL = 6.0
-"""Colour difference, of 255, that means nothing."""
 
 
 def texture(view: np.ndarray) -> np.ndarray:

@@ -12,6 +12,31 @@ BINS = 16
 SEED = 20250511
 
 
+def log_odds(prob_HW: np.ndarray) -> np.ndarray:
+    """Within about [-4.6, 4.6]."""
+    prob = prob_HW.clip(0.01, 0.99)
+    return np.log(prob / (1 - prob))
+
+
+def mean_odds(one_HW: np.ndarray, other_HW: np.ndarray) -> np.ndarray:
+    """The probability half-way between two: undecided where they contradict each other."""
+    return 1 / (1 + np.exp(-0.5 * (log_odds(one_HW) + log_odds(other_HW))))
+
+
+def blend(prob_HW: np.ndarray, mask_HW: np.ndarray, share: float) -> np.ndarray:
+    """The probability with `share` of its log-odds replaced by a fresh mask's."""
+    odds = (1 - share) * log_odds(prob_HW) + share * 6 * (mask_HW - 0.5)
+    return (1 / (1 + np.exp(-odds))).astype(np.float32)
+
+
+def is_plausible(mask_HW: np.ndarray, box: tuple[float, float, float, float]) -> bool:
+    """Whether a mask may be what a box around it meant: it spans half of the box and fills some of it."""
+    tight, area = mask_box(mask_HW), (box[2] - box[0]) * (box[3] - box[1])
+    if tight is None:
+        return False
+    return (tight[2] - tight[0]) * (tight[3] - tight[1]) >= 0.5 * area and float((mask_HW > 0.5).sum()) >= 0.15 * area
+
+
 def first_mask(view: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
     """Foreground probability [H, W] from a box (view pixels) by GrabCut; the box's ellipse when GrabCut finds nothing fit.
 
@@ -34,9 +59,7 @@ def first_mask(view: np.ndarray, box: tuple[float, float, float, float]) -> np.n
         return ellipse
     mask = (labels == cv2.GC_PR_FGD).astype(np.uint8)
     mask = keep_main(cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)), mask.astype(np.float32))
-    tight, inside = mask_box(mask.astype(np.float32)), mask[y0:y1, x0:x1].mean()
-    covers = tight is not None and (tight[2] - tight[0]) * (tight[3] - tight[1]) >= 0.5 * (x1 - x0) * (y1 - y0)
-    if not covers or inside < 0.2:
+    if not is_plausible(mask, box):
         return ellipse
     return cv2.GaussianBlur(mask.astype(np.float32), (3, 3), 0)
 
@@ -118,20 +141,22 @@ def guided(guide_HW: np.ndarray, image_HW: np.ndarray, radius: int, softness: fl
     return cv2.blur(slope, size) * guide_HW + cv2.blur(offset, size)
 
 
-def refine(view: np.ndarray, prior_HW: np.ndarray, trust_HW: np.ndarray, evidence_HW: np.ndarray, band_px: float) -> np.ndarray:
+def refine(
+    view: np.ndarray, prior_HW: np.ndarray, trust_HW: np.ndarray, colour_HW: np.ndarray, motion_HW: np.ndarray, band_px: float
+) -> np.ndarray:
     """Foreground probability from the carried mask and this frame's evidence, smooth along edges.
 
     Args:
         view: uint8 [H, W, 3].
         prior_HW: carried foreground probability.
         trust_HW: in [0, 1], how far the prior can be believed.
-        evidence_HW: this frame's log-odds from colour and motion.
+        colour_HW, motion_HW: this frame's log-odds.
         band_px: how far from the prior's silhouette the new one may reach.
     """
-    prior, doubt = prior_HW.clip(0.01, 0.99), 1 - trust_HW
+    odds, doubt = log_odds(prior_HW), 1 - trust_HW
     # Where flow contradicts itself something was uncovered: mostly ground, so the carried mask yields to colour there.
-    carried = MEMORY * np.log(prior / (1 - prior)) * (1 - DOUBT_PRIOR * doubt)
-    logit = carried + evidence_HW * (1 + DOUBT_GAIN * doubt) - DOUBT_BIAS * doubt
+    carried = (MEMORY * odds + SETTLE * np.tanh(odds)) * (1 - DOUBT_PRIOR * doubt)
+    logit = carried + motion_HW + colour_HW * (1 + DOUBT_GAIN * doubt) - DOUBT_BIAS * doubt
     grey = cv2.cvtColor(view, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
     smooth = guided(grey, logit.astype(np.float32), 3, 1e-3)
     prob = 1 / (1 + np.exp(-smooth))
@@ -143,6 +168,8 @@ def refine(view: np.ndarray, prior_HW: np.ndarray, trust_HW: np.ndarray, evidenc
     return prob.astype(np.float32)
 
 
-MEMORY = 0.92
-"""Share of the old log-odds that a new frame keeps: about ten frames of evidence count."""
-DOUBT_PRIOR, DOUBT_GAIN, DOUBT_BIAS = 0.9, 1.5, 0.8
+MEMORY = 0.95
+"""Share of the old log-odds that a new frame keeps."""
+SETTLE = 0.15
+"""Pull towards a decision: faint colour evidence, however long it lasts, does not turn a decided pixel."""
+DOUBT_PRIOR, DOUBT_GAIN, DOUBT_BIAS = 0.9, 10.0, 0.8
