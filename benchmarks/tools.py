@@ -34,7 +34,7 @@ from pixelis.tools.toolbox import build_toolbox  # noqa: E402
 
 PARTS = ("seg", "trk", "ocr", "temp", "prop", "encoder")
 DEFAULT_ENGINES = {
-    "seg": ["u2netp-grabcut"],
+    "seg": ["u2netp-fusion"],
     "trk": ["default"],
     "ocr": ["rapidocr"],
     "temp": ["frame-difference"],

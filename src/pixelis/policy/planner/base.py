@@ -35,7 +35,7 @@ class Scene:
 
     medium: Medium
     question: Question
-    _looks: dict[int, list[Blob]] = field(default_factory=dict)
+    _looks: dict[tuple[int, bool], list[Blob]] = field(default_factory=dict)
 
     @property
     def last_frame(self) -> int:
@@ -44,10 +44,11 @@ class Scene:
     def image(self, frame: int = 0) -> np.ndarray:
         return self.medium.frame(frame)
 
-    def blobs(self, frame: int = 0) -> list[Blob]:
-        if frame not in self._looks:
-            self._looks[frame] = look(self.image(frame))
-        return self._looks[frame]
+    def blobs(self, frame: int = 0, *, is_keen: bool = False) -> list[Blob]:
+        key = (frame, is_keen)
+        if key not in self._looks:
+            self._looks[key] = look(self.image(frame), is_keen=is_keen)
+        return self._looks[key]
 
     def wire(self, box: Box, grow_px: float = 0.0) -> list[int]:
         clipped = box.grow(grow_px).clip(width=self.medium.width, height=self.medium.height)
@@ -61,8 +62,17 @@ class Scene:
         return round(float(self.medium.times_s[frame]), 1)
 
     def find(self, thing: Thing, frame: int = 0) -> list[Blob]:
-        """Blobs that may be the thing, best first; every one of them fits what was said of colour and shape."""
-        blobs = self.blobs(frame)
+        """Blobs that may be the thing, best first; every one fits what was said of colour and shape.
+
+        What is not seen at a glance is looked for once more with keen eyes, which must then see just that colour and shape.
+        """
+        found = self._fitting(thing, self.blobs(frame))
+        if not found and thing.colour and thing.shape:
+            keen = self._fitting(thing, self.blobs(frame, is_keen=True))
+            found = [b for b in keen if b.shape == thing.shape and b.shape_confidence > 0.3]
+        return found
+
+    def _fitting(self, thing: Thing, blobs: list[Blob]) -> list[Blob]:
         if thing.is_sign or thing.noun == "card":
             fits = [b for b in blobs if b.is_panel and (not thing.colour or b.colour == thing.colour)]
             return sorted(fits, key=lambda b: -b.area_px)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from pixelis.tools.engines.prop_colour import COLOUR_WORDS
 
@@ -13,7 +13,9 @@ SHAPE_WORDS = {name: name for name in SHAPES} | {
 }  # fmt: skip
 PLACE_WORDS = ("top left", "top right", "bottom left", "bottom right", "middle", "centre", "center", "top", "bottom", "left", "right")
 LETTERS = "ABCDEFGH"
-_NUMBERS = {w: i for i, w in enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"])}
+_NUMBERS = {
+    w: i for i, w in enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"])
+}
 _OPTION = re.compile(r"^\(?([A-H])[).:]\s*(.+)$")
 _COLOURS = "|".join(COLOUR_WORDS)
 _SHAPES = "|".join(sorted((f"{w}(?:es|s)?" for w in SHAPE_WORDS), key=len, reverse=True))
@@ -46,7 +48,6 @@ class Question:
     intent: str
     things: tuple[Thing, ...] = ()
     options: tuple[str, ...] = ()
-    is_true: dict = field(default_factory=dict)
 
 
 def parse(raw: str, *, is_video: bool) -> Question:
@@ -55,7 +56,11 @@ def parse(raw: str, *, is_video: bool) -> Question:
     options = tuple(m[2].strip() for line in lines if (m := _OPTION.match(line)))
     body = " ".join(line for line in lines if not _OPTION.match(line) and not re.match(r"answer with (the|a) letter", line.lower()))
     text = re.sub(r"\s+", " ", body.lower().replace("gray", "grey").replace("color", "colour")).strip()
-    return Question(raw, text, _intent(text, is_video), things_in(text), options)
+    things = things_in(text)
+    start = re.search(r"starts? (?:in|at|on) the ((?:top|bottom) (?:left|right)|top|bottom|left|right)", text)
+    if start and things and not things[0].place:
+        things = (replace(things[0], place=start[1]), *things[1:])
+    return Question(raw, text, _intent(text, is_video), things, options)
 
 
 def things_in(text: str) -> tuple[Thing, ...]:
@@ -71,7 +76,7 @@ def things_in(text: str) -> tuple[Thing, ...]:
         if noun == "one" and not colour:
             continue
         after = text[match.end() : match.end() + 48]
-        place = m[1] if (m := re.match(r" (?:that|which) starts? (?:in|at) the ([a-z]+(?: left| right)?)", after)) else ""
+        place = m[1] if (m := re.match(r" (?:that|which) starts? (?:in|at|on) the ([a-z]+(?: left| right)?)", after)) else ""
         found.append(Thing(colour, shape, noun.rstrip("s") if noun in ("signs", "cards") else noun, match[0].strip(), place))
     return tuple(found)
 
@@ -82,7 +87,7 @@ _INTENTS_VIDEO: tuple[tuple[str, str], ...] = (
     ("timed_text_before", r"(before it changed|what was it at first)"),
     ("timed_text_after", r"(after it has changed|new text)"),
     ("timed_text", r"(for a moment|while it shows|flashes|blank most of the time|which word|shows? text|text .*visible)"),
-    ("when_appears", r"(when|at what time|at which second|what second).*(appear|show up|shows up|first visible|turn up|arrive|enter)"),
+    ("when_appears", r"(when|at what time|at which second|what second).*(\bappear|show up|shows up|first visible|turn up|arrive|enter)"),
     ("when_disappears", r"(when|at what time|at which second|what second).*(disappear|vanish|gone|leave)"),
     ("when_changes", r"(when|at what time|at which second|what second).*(change|turn another colour|switch)"),
     ("when_moves", r"(when|at what time|at which second|what second).*(move|start)"),
@@ -90,7 +95,7 @@ _INTENTS_VIDEO: tuple[tuple[str, str], ...] = (
     ("faster", r"\b(faster|slower|fastest|slowest|quicker)\b"),
     ("turn_side", r"(turn left or right|left turn or a right turn|to its left or to its right|which way does .* turn)"),
     ("turn_after", r"(after it has turned|after its turn|after turning)"),
-    ("end_place", r"(end up|at the end|does it end|last frame|come out|end\b)"),
+    ("end_place", r"(end up|at the end|does it end|last frame|come out|finish|end\b)"),
     ("direction", r"(which way|what direction|which direction|in which direction|where .*(mov|go))"),
 )
 _INTENTS: tuple[tuple[str, str], ...] = (

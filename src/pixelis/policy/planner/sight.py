@@ -19,8 +19,9 @@ from pixelis.tools.engines.prop_shape import shape_of
 MAX_SIDE_PX = 1280
 MIN_AREA_PX = 40
 MAX_AREA_SHARE = 0.5
-MIN_CONTRAST = 14.0  # CIELAB
+MIN_CONTRAST, KEEN_CONTRAST = 14.0, 7.0  # CIELAB
 MAX_ROUGHNESS = 16.0
+MIN_RATIO, KEEN_RATIO = 2.2, 1.3  # contrast to roughness
 MAX_BLOBS = 40
 
 
@@ -43,8 +44,8 @@ class Blob:
         return (self.fill > 0.86 and self.box.width > 1.25 * self.box.height) or (self.fill > 0.9 and self.area_px > 5000)
 
 
-def look(image_HWC: np.ndarray) -> list[Blob]:
-    """Patches of one colour that stand out from what surrounds them, largest first."""
+def look(image_HWC: np.ndarray, *, is_keen: bool = False) -> list[Blob]:
+    """Patches of one colour that stand out from what surrounds them, largest first; keen eyes also take faint ones."""
     height, width = image_HWC.shape[:2]
     scale = min(1.0, MAX_SIDE_PX / max(height, width))
     small = cv2.resize(image_HWC, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image_HWC
@@ -57,13 +58,13 @@ def look(image_HWC: np.ndarray) -> list[Blob]:
         count, labels_HW, stats, _ = cv2.connectedComponentsWithStats(mask_HW, connectivity=4)
         order = sorted(range(1, count), key=lambda i: -stats[i, cv2.CC_STAT_AREA])[:MAX_BLOBS]
         for label in order:
-            blob = _blob(calm, lab_HWC, labels_HW, label, stats[label], colour, scale)
+            blob = _blob(calm, lab_HWC, labels_HW, label, stats[label], colour, scale, is_keen)
             if blob is not None:
                 blobs.append(blob)
     return _without_parts(sorted(blobs, key=lambda b: (-b.area_px, b.box.as_tuple())))
 
 
-def _blob(image_HWC, lab_HWC, labels_HW, label: int, stat: np.ndarray, colour: str, scale: float) -> Blob | None:
+def _blob(image_HWC, lab_HWC, labels_HW, label: int, stat: np.ndarray, colour: str, scale: float, is_keen: bool) -> Blob | None:
     x, y, w, h, area = (int(v) for v in stat)
     height, width = labels_HW.shape
     if area < MIN_AREA_PX * scale * scale or area > MAX_AREA_SHARE * height * width or min(w, h) < 5:
@@ -85,7 +86,8 @@ def _blob(image_HWC, lab_HWC, labels_HW, label: int, stat: np.ndarray, colour: s
     roughness = float(np.mean(np.linalg.norm(inside - middle, axis=1)))
     gap_N = np.linalg.norm(lab[ring_HW] - middle, axis=1)
     contrast = float(np.quantile(gap_N, 0.15))
-    if contrast < MIN_CONTRAST or roughness > MAX_ROUGHNESS or contrast < 2.2 * roughness:
+    least, ratio = (KEEN_CONTRAST, KEEN_RATIO) if is_keen else (MIN_CONTRAST, MIN_RATIO)
+    if contrast < least or roughness > MAX_ROUGHNESS or contrast < ratio * roughness:
         return None
     region = Region(image_HWC[y0:y1, x0:x1], part_HW > 0, x0, y0, 1.0, 1.0)
     guess = shape_of(region)[0]

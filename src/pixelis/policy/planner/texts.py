@@ -270,7 +270,7 @@ def chart(scene: Scene) -> Plan:
         pair = [n for n in names.groups() if n] if names else []
         known = [values[_nearest(n, list(values))] for n in pair]
         return str(abs(known[0] - known[1])) if len(known) == 2 else "I cannot tell"
-    names = re.findall(r"(?:bar labelled|the bar|how much is|gives? for) (\w+)", text)
+    names = re.findall(r"(?:labelled|the bar(?! labelled)|how much is|gives? for) (\w+)", text)
     return str(values[_nearest(names[-1] if names else text, list(values))])
 
 
