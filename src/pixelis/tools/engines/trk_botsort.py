@@ -22,6 +22,8 @@ from pixelis.tools.engines.trk_flow import Camera, Pyramid
 
 ALGORITHM = 1
 GIVEN_SCORE = 0.95
+GAP_PX = 25
+"""Changed pieces this near, at half of 480p, are one blob: a plain object only changes at its two ends."""
 SAME_IOU = 0.3
 """A first-frame proposal that overlaps the given box by this much is the same object."""
 
@@ -55,9 +57,7 @@ class BotSortTrk:
         source = "motion blobs" if self._path is None else f"yolox {file_tag(self._path)}"
         return f"{self.name} {ALGORITHM}; {source}; trackers {package_version('trackers')}; opencv {cv2.__version__}"
 
-    def track(
-        self, frames: Iterable[np.ndarray], box: BoxTuple, *, should_stop: Callable[[], None] | None = None
-    ) -> list[TrackedBox]:
+    def track(self, frames: Iterable[np.ndarray], box: BoxTuple, *, should_stop: Callable[[], None] | None = None) -> list[TrackedBox]:
         """Follow what the box of the first frame shows.
 
         Args:
@@ -72,11 +72,12 @@ class BotSortTrk:
         tracker, steady, wanted = BoTSORTTracker(enable_cmc=True), SteadySize(), None
         propose = _Motion() if self._session is None else self._detect
         found: list[TrackedBox] = []
+        last = box
         for frame in frames:
             if should_stop is not None:
                 should_stop()
             image = steady.enter(as_rgb(frame))
-            boxes_N4, score_N = propose(image)
+            boxes_N4, score_N = propose(image, last)
             if wanted is None:
                 boxes_N4, score_N = _with_given(boxes_N4, score_N, box)
             tracks = _update(tracker, boxes_N4, score_N, image)
@@ -85,11 +86,12 @@ class BotSortTrk:
                 found.append(TrackedBox(tuple(float(v) for v in box), 1.0))
                 continue
             at, score = tracks.get(wanted, (None, 0.0))
+            last = at or last
             found.append(TrackedBox(steady.leave(at, frame), float(min(max(score, 0.0), 1.0))))
         return found
 
-    def _detect(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes [N, 4] and scores [N] of objects of any class."""
+    def _detect(self, image: np.ndarray, last: BoxTuple) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes [N, 4] and scores [N] of objects of any class, wherever the object was last."""
         entry = self._session.get_inputs()[0]
         height, width = (side if isinstance(side, int) else 416 for side in entry.shape[2:])
         scale = min(height / image.shape[0], width / image.shape[1])
@@ -136,7 +138,7 @@ class _Motion:
     def __init__(self) -> None:
         self.camera, self.before = None, None
 
-    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, image: np.ndarray, last: BoxTuple) -> tuple[np.ndarray, np.ndarray]:
         pyramid = Pyramid(image)
         scale = min(1.0, 427 / image.shape[1])
         small = cv2.GaussianBlur(pyramid.shrunk(scale), (5, 5), 0)
@@ -144,13 +146,15 @@ class _Motion:
         self.camera = camera or Camera(pyramid)
         if camera is None:
             return np.zeros((0, 4)), np.zeros(0)
-        affine = camera.step(pyramid, None, np.ones(2))
+        # On a plain ground the object has the only corners: without leaving it out, it would be the camera that moves.
+        low, high = np.array(last[:2]), np.array(last[2:])
+        affine = camera.step(pyramid, (low + high) / 2, high - low)
         affine[:, 2] *= scale
         dims = (small.shape[1], small.shape[0])
         moved = cv2.warpAffine(before, affine, dims, borderMode=cv2.BORDER_REPLICATE)
         change = cv2.absdiff(small, moved).max(-1)
         level = max(20.0, 3.0 * float(np.median(change)))
-        blobs = cv2.morphologyEx((change > level).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
+        blobs = cv2.morphologyEx((change > level).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((GAP_PX, GAP_PX), np.uint8))
         _, _, stats, _ = cv2.connectedComponentsWithStats(blobs)
         stats = stats[1:][stats[1:, cv2.CC_STAT_AREA] >= 12]
         stats = stats[np.argsort(-stats[:, cv2.CC_STAT_AREA], kind="stable")][:30]

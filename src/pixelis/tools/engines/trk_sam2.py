@@ -71,9 +71,7 @@ class Sam2VideoTrk:
                 break
         return f"{self.name} {ALGORITHM}; weights {tag}; torch {torch.__version__}; transformers {transformers.__version__}; {self._device}"
 
-    def track(
-        self, frames: Iterable[np.ndarray], box: BoxTuple, *, should_stop: Callable[[], None] | None = None
-    ) -> list[TrackedBox]:
+    def track(self, frames: Iterable[np.ndarray], box: BoxTuple, *, should_stop: Callable[[], None] | None = None) -> list[TrackedBox]:
         """Follow what the box of the first frame shows.
 
         Args:
