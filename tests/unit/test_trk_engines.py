@@ -347,7 +347,7 @@ def test_sam2_video_missing_says_how_to_get_it(tmp_path, monkeypatch):
     from pixelis.tools.engines.trk_sam2 import Sam2VideoTrk
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(NotInstalled, match="hf download facebook/sam2.1-hiera-tiny"):
+    with pytest.raises(NotInstalled, match=r"hf download facebook/sam2\.1-hiera-tiny"):
         Sam2VideoTrk("facebook/sam2.1-hiera-tiny")
     with pytest.raises(NotInstalled, match=r"model\.safetensors"):
         Sam2VideoTrk(tmp_path)

@@ -38,10 +38,13 @@ class Sight:
     quality: float
     """Of the flow that led here, in [0, 1]."""
     similarity: float
+    coverage: float = 1.0
+    """Area of the silhouette relative to the usual one."""
 
     @property
     def good(self) -> float:
-        return 0.5 * self.quality + 0.5 * min(max(self.similarity, 0.0), 1.0)
+        # A scrap of a plain object looks just like the object: looks count for as much of it as there is.
+        return 0.5 * self.quality + 0.5 * min(max(self.similarity, 0.0), 1.0) * min(1.0, self.coverage / 0.7)
 
     @property
     def area_px(self) -> float:
@@ -131,7 +134,7 @@ class _Track:
         self.colours = ColourModel(view, prob, self.valid)
         self.looks = Looks(view, prob, tight)
         self.sight = Sight(window, view, prob, tight, 1.0, 1.0)
-        self.silhouette = cut_patch(prob, tight)
+        self.silhouette, self.whole_size = cut_patch(prob, tight), self.size
         self.usual_similarity, self.usual_area = 0.8, self.sight.area_px
         self.since_learnt, self.since_renewed = 0, 0
 
@@ -201,23 +204,27 @@ class _Track:
         colour, motion, prior = COLOUR_WEIGHT * self.colours.log_ratio(view), np.zeros_like(match.prior_HW), match.prior_HW
         if sheets is not None:
             motion, prior = MOTION_WEIGHT * sheets.ratio_HW, mean_odds(prior, sheets.carried_HW)
+            # Sudden growth is something else that touches: what the object's own motion does not bring along is not its own.
+            grown = float((match.prior_HW > 0.5).sum()) / window.scale**2 / self.usual_area
+            motion -= min(max(GROWN_COST * (grown - 1.05), 0.0), 2.0) * (sheets.carried_HW < 0.5)
         prob = refine(view, prior, match.trust_HW, colour, motion, band_px)
         prob = prob * window.inside(pyramid.width, pyramid.height)
         box = mask_box(prob)
         if box is None:
             return None
         sight = Sight(window, view, prob, box, match.quality, self.looks.similarity(view, box))
-        return None if sight.area_px < HIDDEN_AREA * self.usual_area else sight
+        coverage = sight.area_px / self.usual_area
+        return None if coverage < HIDDEN_AREA else replace(sight, coverage=coverage)
 
     def _search(self, pyramid: Pyramid, expected: np.ndarray, sight: Sight | None) -> Sight | None:
         """A better sight anywhere in the frame; the given one when it is good enough and nothing beats it."""
-        side = float(np.sqrt(self.size.prod()))
+        side = float(np.sqrt(self.whole_size.prod()))
         # Until two velocities agree, the object may be anywhere near; after that it keeps its course for a while.
         sigma = side * ((6.0 if self.num_velocities < 2 else 2.0) + 0.3 * self.num_lost)
         floor = max(0.4, 0.6 * self.usual_similarity)
         if sight is not None:
             floor = max(floor, sight.similarity + 0.15)
-        for candidate in self.looks.find(pyramid, self.size, expected, sigma, floor)[:2]:
+        for candidate in self.looks.find(pyramid, self.whole_size, expected, sigma, floor)[:2]:
             jumped = self._land(pyramid, candidate)
             if jumped is not None and jumped.similarity >= floor - 0.1:
                 return jumped
@@ -260,7 +267,7 @@ class _Track:
         if sight.good < SURE or not whole:
             return
         self.usual_similarity += 0.1 * (min(sight.similarity, 1.0) - self.usual_similarity)
-        self.silhouette = cut_patch(sight.prob_HW, sight.box)
+        self.silhouette, self.whole_size = cut_patch(sight.prob_HW, sight.box), self.size
         self.colours.update(sight.view, sight.prob_HW, sight.window.inside(self.pyramid.width, self.pyramid.height), 0.08)
         if self.since_learnt >= 6 and sight.similarity < 0.9:
             self.looks.learn(sight.view, sight.prob_HW, sight.box)
@@ -276,6 +283,7 @@ LOST = 0.3
 HIDDEN_AREA = 0.2
 BAND = 0.12
 """How far the silhouette may grow beyond the carried one in one frame, relative to the object's side."""
+GROWN_COST = 6.0
 RENEW_FRAMES = 20
 """Frames between two fresh masks; one costs about as much as ten frames of following."""
 RENEW_GROW, RENEW_AGREE, RENEW_SHARE = 0.06, 0.5, 0.7
