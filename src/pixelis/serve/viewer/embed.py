@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -27,11 +28,12 @@ class Budget:
     """Bytes of pictures that the page may still take."""
 
     left: int
-    num_refused: int = field(default=0, init=False)
+    refused: Counter[str] = field(default_factory=Counter, init=False)
+    """How many of which kind did not fit."""
 
-    def take(self, num_bytes: int) -> bool:
+    def take(self, kind: str, num_bytes: int) -> bool:
         if num_bytes > self.left:
-            self.num_refused += 1
+            self.refused[kind] += 1
             return False
         self.left -= num_bytes
         return True
@@ -58,7 +60,7 @@ def medium_entry(run: Run, info: MediumInfo, wanted: Iterable[int], budget: Budg
             frames = _image(medium) if info.kind == "image" else _video(medium, wanted)
     except PixelisError as error:
         return {"frames": [], "problem": str(error)}, clock
-    if not budget.take(sum(len(frame["src"]) for frame in frames)):
+    if not budget.take("media", sum(len(frame["src"]) for frame in frames)):
         return {"frames": [], "problem": "Left out: the page has no room for more pictures. Write it for fewer trajectories."}, clock
     problem = "" if frames else f"No frame of {info.name} can be decoded."
     return {"frames": frames, "problem": problem}, lambda frame: times_s[min(max(frame, 0), len(times_s) - 1)]
@@ -70,7 +72,7 @@ def crop_entry(run: Run, name: str, budget: Budget) -> dict:
         src = _data_url(shrink(decode_png(run.blob(name)), CROP_SIDE_PX), quality=85)
     except PixelisError as error:
         return {"problem": f"The crop cannot be shown: {_without_folder(error, run)}"}
-    if not budget.take(len(src)):
+    if not budget.take("crops", len(src)):
         return {"problem": "The crop is left out: the page has no room for more pictures."}
     return {"src": src}
 

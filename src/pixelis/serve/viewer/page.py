@@ -100,8 +100,9 @@ def _notice(run: Run, budget: embed.Budget) -> str:
     notices = []
     if run.num_cut_bytes:
         notices.append(f"The last record of this run was cut off while it was written ({run.num_cut_bytes} bytes); it is not shown.")
-    if budget.num_refused:
-        notices.append(f"{budget.num_refused} pictures are left out: the page has no room for more. Write it for fewer trajectories.")
+    if budget.refused:
+        left_out = " and ".join(f"{count} {kind}" for kind, count in sorted(budget.refused.items(), reverse=True))
+        notices.append(f"Left out, since the page has no room for more pictures: {left_out}. Write it for fewer trajectories.")
     return " ".join(notices)
 
 
