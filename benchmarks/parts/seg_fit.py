@@ -9,6 +9,7 @@ printed IoU is of a clip or image that the fold's network never saw. Needs torch
 from __future__ import annotations
 
 import argparse
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +96,8 @@ def as_text(name: str, net: nn.Module, mean: torch.Tensor, std: torch.Tensor) ->
 
 
 def _numbers(values: torch.Tensor) -> str:
-    return "[" + ", ".join(f"{float(v):.5g}" for v in values) + "]"
+    text = ", ".join(f"{float(v):.5g}" for v in values)
+    return "[\n" + textwrap.fill(text, 138, initial_indent="        ", subsequent_indent="        ") + "\n    ]"
 
 
 def main() -> None:
@@ -104,7 +106,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write {TARGET.name}")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    text = '"""Weights of SEG\'s fusion network, written by benchmarks/parts/seg_fit.py: one (matrix, bias) pair a layer, row by row."""\n'
+    what = "Weights of SEG's fusion network, written by benchmarks/parts/seg_fit.py: one (matrix, bias) pair a layer, row by row."
+    text = f'"""{what}"""\n\n# fmt: off\n'
     for name, objects in zip(("WITH_SALIENCY", "CLASSICAL"), collect(args.media), strict=True):
         found = cross_validate(objects)
         for kind in SAMPLES:

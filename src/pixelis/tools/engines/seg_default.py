@@ -1,7 +1,8 @@
 """The segmentation engines that need nothing but pip: cues fused by a tiny network, with U2-Net-P's saliency or without it.
 
 By box: `seg_features` measures position, colour, edges and saliency inside the box, three small layers turn them into the share of
-object at each pixel. By point: a crisp region of one colour is taken as it is; else the salient thing under the point gives the box.
+object at each pixel. By point: a crisp region of one colour is taken as it is; else the salient thing under the point, at two or
+three scales, gives the box.
 Shapes: H, W image; h, w working grid; F features; P pixels.
 """
 
@@ -21,9 +22,11 @@ from pixelis.tools.engines.seg_saliency import Saliency
 
 ALGORITHM = 1
 CUT = 0.42  # share above which a pixel is object: IoU forgives a pixel too many sooner than one too few
-CRISP = 1.9  # stability from which a region of one colour is taken as the object itself
+CRISP = 3.0  # stability from which a region of one colour is the object itself: drawn shapes reach 8 and more, patches of photos 2
 SPECK = 0.02  # islands below this part of the largest are dropped
-CENTRED = 0.5  # side of the second look around a point, relative to the image
+LOOKS = (0.75, 0.3, 0.15)  # sides of the windows around a point, relative to the image's longer side
+SURE = 0.85  # expected IoU from which no closer look is taken
+CUT_OFF = 0.05  # off the expected IoU for each side on which the object runs out of the window
 
 
 class ClassicalSeg:
@@ -114,27 +117,31 @@ class ClassicalSeg:
         if region is not None and region.stability >= CRISP:
             return _paste(region, image.shape), _trust(region.stability)
         candidates = self._salient(image, pixel, image_key)
-        if not candidates and region is not None:
-            candidates = [self._fuse(image, region.box, self._look(image, window_around(region.box, image.shape), image_key))]
-        candidates = [(mask, score) for mask, score in candidates if mask[pixel[1], pixel[0]]]
         if candidates:
             return max(candidates, key=lambda one: one[1])
+        if region is not None:
+            mask_HW, score = self._by_box(image, region.box, image_key)
+            if mask_HW[pixel[1], pixel[0]]:
+                return mask_HW, score
         if region is not None:
             return _paste(region, image.shape), _trust(region.stability)
         return np.zeros(image.shape[:2], bool), 0.0
 
     def _salient(self, image: np.ndarray, pixel: tuple[int, int], image_key: str | None) -> list[tuple[np.ndarray, float]]:
-        """Masks of the salient thing under the point, seen in the whole image and in a window around the point."""
-        height, width = image.shape[:2]
-        half = max(16, round(CENTRED * max(height, width) / 2))
-        x, y = pixel
-        centred = (max(0, x - half), max(0, y - half), min(width, x + half), min(height, y + half))
-        found = []
-        for window in dict.fromkeys([(0, 0, width, height), centred]):
+        """Masks of the salient thing under the point, with their scores: a wide look, a closer one when that is unsure, a last one
+        when neither saw anything there."""
+        found: list[tuple[np.ndarray, float]] = []
+        for look, side in enumerate(LOOKS):
+            if found and (look == len(LOOKS) - 1 or found[0][1] >= SURE):
+                break
+            window = _centred(image.shape, pixel, side)
             seen_Shw = self._look(image, window, image_key)
             box = None if seen_Shw is None else _box_under(seen_Shw[0], window, pixel)
-            if box is not None:
-                found.append(self._fuse(image, box, _recut(seen_Shw, window, window_around(box, image.shape))))
+            if box is None:
+                continue
+            mask_HW, score = self._fuse(image, box, _recut(seen_Shw, window, window_around(box, image.shape)))
+            if mask_HW[pixel[1], pixel[0]]:
+                found.append((mask_HW, max(0.01, score - CUT_OFF * _num_cut(box, window, image.shape))))
         return found
 
 
@@ -215,6 +222,19 @@ def _trust(stability: float) -> float:
 
 def _pixel(point: FloatPoint, shape: tuple[int, ...]) -> tuple[int, int]:
     return min(int(point[0]), shape[1] - 1), min(int(point[1]), shape[0] - 1)
+
+
+def _centred(shape: tuple[int, ...], pixel: tuple[int, int], side: float) -> IntBox:
+    """The square window of this relative side around a pixel, clipped to the image; at least 32 px where the image has them."""
+    half = max(16, round(side * max(shape[:2]) / 2))
+    x, y = pixel
+    return max(0, x - half), max(0, y - half), min(shape[1], x + half), min(shape[0], y + half)
+
+
+def _num_cut(box: IntBox, window: IntBox, shape: tuple[int, ...]) -> int:
+    """On how many sides the box meets an edge of the window that is not an edge of the image."""
+    low = sum(window[i] > 0 and box[i] <= window[i] + 2 for i in (0, 1))
+    return low + sum(window[i] < shape[3 - i] and box[i] >= window[i] - 2 for i in (2, 3))
 
 
 def _paste(region: Region, shape: tuple[int, ...]) -> np.ndarray:

@@ -42,9 +42,13 @@ class Sight:
     """Area of the silhouette relative to the usual one."""
 
     @property
+    def likeness(self) -> float:
+        """Similarity in [0, 1], for as much of the object as there is: a scrap of a plain object looks just like the whole."""
+        return min(max(self.similarity, 0.0), 1.0) * min(1.0, self.coverage / 0.7)
+
+    @property
     def good(self) -> float:
-        # A scrap of a plain object looks just like the object: looks count for as much of it as there is.
-        return 0.5 * self.quality + 0.5 * min(max(self.similarity, 0.0), 1.0) * min(1.0, self.coverage / 0.7)
+        return 0.5 * self.quality + 0.5 * self.likeness
 
     @property
     def area_px(self) -> float:
@@ -223,7 +227,7 @@ class _Track:
         sigma = side * ((6.0 if self.num_velocities < 2 else 2.0) + 0.3 * self.num_lost)
         floor = max(0.4, 0.6 * self.usual_similarity)
         if sight is not None:
-            floor = max(floor, sight.similarity + 0.15)
+            floor = max(floor, sight.likeness + 0.15)
         for candidate in self.looks.find(pyramid, self.whole_size, expected, sigma, floor)[:2]:
             jumped = self._land(pyramid, candidate)
             if jumped is not None and jumped.similarity >= floor - 0.1:
