@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -164,16 +164,19 @@ def rows(media: Path, engine_names: list[str], *, every: int = 1) -> list[dict]:
     Raises:
         NotInstalled: an engine that was asked for is missing.
     """
+    return list(each_row(media, engine_names, every=every))
+
+
+def each_row(media: Path, engine_names: list[str], *, every: int = 1) -> Iterator[dict]:
+    """The rows of `rows`, each as soon as it is measured."""
     items = [*davis_items(media), *coco_items(media), *drawn_items(96, seed=0)]
-    table = []
     for name in engine_names:
         engine = engines()[name]()
         engine.segment(items[0].image, box=tight_box(items[0].mask), point=None)  # warm up: not counted
         for kind in ("davis", "coco", "drawn"):
             chosen = [item for item in items if item.set == kind][::every]
             for prompt in ("box", "point") if chosen else ():
-                table.append({"engine": engine.name, "version": engine.version} | _row(engine, kind, prompt, chosen))
-    return table
+                yield {"engine": engine.name, "version": engine.version} | _row(engine, kind, prompt, chosen)
 
 
 def _row(engine, kind: str, prompt: str, items: list[Item]) -> dict:
@@ -224,14 +227,13 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="take each n-th object")
     args = parser.parse_args()
     print("engine          set    prompt    n   mIoU [95 % CI]       >=.5   halves        score~IoU  first ms p50/p95  again ms p50/p95")
-    for name in args.engine:
-        for r in rows(args.media, [name], every=args.every):
-            print(
-                f"{r['engine']:15s} {r['set']:6s} {r['prompt']:6s} {r['n']:4d}   {r['miou']:.3f} [{r['ci_low']:.3f}, {r['ci_high']:.3f}]  "
-                f"{r['share_half']:.3f}  {r['half_a']:.3f} {r['half_b']:.3f}   {r['score_corr']:9.2f}  "
-                f"{r['first_p50']:7.0f} {r['first_p95']:7.0f}   {r['again_p50']:7.0f} {r['again_p95']:7.0f}",
-                flush=True,
-            )
+    for r in each_row(args.media, args.engine, every=args.every):
+        print(
+            f"{r['engine']:15s} {r['set']:6s} {r['prompt']:6s} {r['n']:4d}   {r['miou']:.3f} [{r['ci_low']:.3f}, {r['ci_high']:.3f}]  "
+            f"{r['share_half']:.3f}  {r['half_a']:.3f} {r['half_b']:.3f}   {r['score_corr']:9.2f}  "
+            f"{r['first_p50']:7.0f} {r['first_p95']:7.0f}   {r['again_p50']:7.0f} {r['again_p95']:7.0f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
