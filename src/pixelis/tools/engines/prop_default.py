@@ -64,7 +64,7 @@ class DefaultProp:
     """Measured properties of a region, a track or a pair of regions; one call a property."""
 
     name = "measure"
-    version = "1"
+    version = f"2; opencv {cv2.__version__}"  # results move with OpenCV
 
     def measure(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+import cv2
 import numpy as np
 
 from pixelis.tools.engines.temp_changes import Change, agree, colour_share, find_changes, find_cuts, merge, overlap, presence, whole_changes
@@ -36,7 +37,7 @@ class DefaultTemp:
     """
 
     name = "frame-difference"
-    version = "1"
+    version = f"2; opencv {cv2.__version__}"  # results move with OpenCV
 
     def locate(
         self,
