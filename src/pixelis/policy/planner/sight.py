@@ -52,16 +52,30 @@ def look(image_HWC: np.ndarray, *, is_keen: bool = False) -> list[Blob]:
     calm = cv2.medianBlur(np.ascontiguousarray(small), 3)
     names_HW = name_pixels(calm)
     lab_HWC = cv2.cvtColor(calm.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    apart_HW = _apart(lab_HWC, KEEN_CONTRAST if is_keen else MIN_CONTRAST)
     blobs: list[Blob] = []
     for index, colour in enumerate(COLOUR_NAMES):
-        mask_HW = (names_HW == index).astype(np.uint8)
-        count, labels_HW, stats, _ = cv2.connectedComponentsWithStats(mask_HW, connectivity=4)
-        order = sorted(range(1, count), key=lambda i: -stats[i, cv2.CC_STAT_AREA])[:MAX_BLOBS]
-        for label in order:
-            blob = _blob(calm, lab_HWC, labels_HW, label, stats[label], colour, scale, is_keen)
-            if blob is not None:
-                blobs.append(blob)
+        named_HW = names_HW == index
+        # A thing that shares its colour's name with the ground grows together with it; apart from the ground it stands alone.
+        for mask_HW in (named_HW, named_HW & apart_HW):
+            count, labels_HW, stats, _ = cv2.connectedComponentsWithStats(mask_HW.astype(np.uint8), connectivity=4)
+            order = sorted(range(1, count), key=lambda i: -stats[i, cv2.CC_STAT_AREA])[:MAX_BLOBS]
+            for label in order:
+                blob = _blob(calm, lab_HWC, labels_HW, label, stats[label], colour, scale, is_keen)
+                if blob is not None:
+                    blobs.append(blob)
     return _without_parts(sorted(blobs, key=lambda b: (-b.area_px, b.box.as_tuple())))
+
+
+def _apart(lab_HWC: np.ndarray, least: float) -> np.ndarray:
+    """Where a picture differs from its own ground: the median of a wide neighbourhood, taken on a small copy."""
+    height, width = lab_HWC.shape[:2]
+    small = cv2.resize(lab_HWC, (max(1, width // 8), max(1, height // 8)), interpolation=cv2.INTER_AREA)
+    reach = min(255, max(3, int(0.45 * min(small.shape[:2])) | 1))
+    coded = np.clip(small + np.array([0, 128, 128], np.float32), 0, 255).astype(np.uint8)
+    ground = cv2.medianBlur(coded, reach).astype(np.float32) - np.array([0, 128, 128], np.float32)
+    wide = cv2.resize(ground, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.linalg.norm(lab_HWC - wide, axis=2) > least
 
 
 def _blob(image_HWC, lab_HWC, labels_HW, label: int, stat: np.ndarray, colour: str, scale: float, is_keen: bool) -> Blob | None:
