@@ -98,7 +98,12 @@ class Failing(ScriptedPolicy):
 
 @pytest.mark.parametrize(
     ("error", "stop"),
-    [(PolicyError("server fell over"), "policy_error"), (TokenLimit("full"), "token_limit"), (60.0, "time_limit"), (KeyError("bug"), "policy_error")],
+    [
+        (PolicyError("server fell over"), "policy_error"),
+        (TokenLimit("full"), "token_limit"),
+        (60.0, "time_limit"),
+        (KeyError("bug"), "policy_error"),
+    ],
 )
 def test_a_failing_policy_costs_one_trajectory(medium, error, stop):
     jobs = [(Task(question="q", medium=medium), seed) for seed in (12, 13, 14)]
@@ -159,7 +164,9 @@ with RunWriter(sys.argv[1], {}) as writer:
 
 
 def test_ctrl_c_leaves_a_readable_run(tmp_path):
-    child = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path / "run")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(tmp_path / "run")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     for _ in range(60):
         child.stdout.readline()
     child.send_signal(signal.SIGINT)
