@@ -69,6 +69,7 @@ def main() -> None:
 
     settings, policy = resolved(ToolSettings()), PlannerPolicy()
     runner = Runner(policy, make_executor(settings), settings=settings, on_step=print_step)
+    num_s = 0.0
     with RunWriter(out, {"demo": True, "policy": policy.info.name, "tools": settings.model_dump(mode="json")}) as writer:
         for name, question in QUESTIONS:
             start = time.perf_counter()
@@ -77,7 +78,8 @@ def main() -> None:
             with open_medium(media / name) as medium:
                 (rollout,) = runner.run([(Task(question=question, medium=medium), 0)], writer)
             trajectory = rollout.trajectory
-            print(f"answer: {trajectory.answer}   ({len(trajectory.steps)} steps, {time.perf_counter() - start:.1f} s)")
+            num_s += time.perf_counter() - start
+            print(f"answer: {trajectory.answer}")
 
     run = open_run(out)
     page = write_page(out, out / "view.html")
@@ -86,6 +88,7 @@ def main() -> None:
     for difference in report.differences:
         print(difference)
     print(f"viewer page: {page}")
+    print(f"six questions took {num_s:.0f} s")
     sys.exit(0 if report.is_equal and all(t.answer for t in run.trajectories()) else 1)
 
 

@@ -221,7 +221,7 @@ def print_step(task: Any, number: int, step: Any) -> None:
         out.print(f"   [cyan]{step.call.op}[/] {escape(jsontext.dumps(step.call.arguments)[:300])}")
     body = step.response.removeprefix("<tool_response>\n").removesuffix("\n</tool_response>")
     colour = "green" if step.result.is_ok else "yellow"
-    out.print(f"   [{colour}]→[/] {escape(body[:400])}{'…' if len(body) > 400 else ''}")
+    out.print(f"   [{colour}]→[/] {escape(body[:200])}{'…' if len(body) > 200 else ''}")
 
 
 def _executor(settings: dict[str, str], ops: tuple[str, ...] | None = None):
