@@ -58,9 +58,8 @@ def main() -> None:
             calls[step.call.op if step.call else "none"] += 1
             errors[step.call.op if step.call else "none"] += not step.result.is_ok
         if args.wrong and not score:
-            print(
-                f"WRONG {item.id} {item.prompt!r} -> {trajectory.answer!r} ({trajectory.stop} {trajectory.stop_detail}), truth {item.answer!r} {item.plain_answer!r}"
-            )
+            truth = f"{item.answer!r} {item.plain_answer!r}"
+            print(f"WRONG {item.id} {item.prompt!r} -> {trajectory.answer!r} ({trajectory.stop} {trajectory.stop_detail}), truth {truth}")
             for step in trajectory.steps:
                 print("     ", step.call and (step.call.op, step.call.arguments), step.response[16:-17][:300])
     print(f"{'family':18} {'items':>5} {'right':>6} {'steps':>6} {'s':>6}")

@@ -104,9 +104,10 @@ class Scene:
 
 
 _EASILY_TAKEN = {
-    ("rectangle", "square"), ("square", "rectangle"), ("ellipse", "circle"), ("circle", "ellipse"), ("circle", "ring"), ("diamond", "square"),
-    ("square", "diamond"), ("hexagon", "circle"), ("pentagon", "circle"), ("circle", "hexagon"), ("circle", "pentagon"), ("hexagon", "pentagon"),
-    ("pentagon", "hexagon"), ("irregular", "star"), ("irregular", "cross"), ("star", "cross"), ("cross", "star"),
+    ("rectangle", "square"), ("square", "rectangle"), ("ellipse", "circle"), ("circle", "ellipse"), ("circle", "ring"),
+    ("diamond", "square"), ("square", "diamond"), ("hexagon", "circle"), ("pentagon", "circle"), ("circle", "hexagon"),
+    ("circle", "pentagon"), ("hexagon", "pentagon"), ("pentagon", "hexagon"), ("irregular", "star"), ("irregular", "cross"),
+    ("star", "cross"), ("cross", "star"),
 }  # fmt: skip
 """(guess, truth) pairs that a coarse eye takes for each other."""
 
@@ -118,6 +119,16 @@ def _distance(a: tuple[float, float], b: tuple[float, float]) -> float:
 def distance(a: Box, b: Box) -> float:
     """Between the centres, in pixels."""
     return _distance(a.centre, b.centre)
+
+
+def seen_at(box: Box, blobs: list[Blob]) -> bool:
+    """Whether one of the blobs lies where the box is."""
+    return any(b.box.intersect(box).area > 0.3 * min(b.box.area, box.area) for b in blobs)
+
+
+def region(scene: Scene, response: Response, box: Box) -> dict[str, Any]:
+    """What a step produced, by its number; the box itself when that step failed."""
+    return {"ref": response["step"]} if is_ok(response) else {"bbox_2d": scene.wire(box, 1)}
 
 
 def is_ok(response: Response) -> bool:

@@ -9,7 +9,7 @@ from pixelis.core.grammar import RESPONSE_CLOSE, RESPONSE_OPEN, TAGS, Turn, rend
 from pixelis.core.ops import Call
 from pixelis.core.trajectory import PolicyInfo, TokenRun
 from pixelis.policy.base import Observation, PolicyError, Task
-from pixelis.policy.planner import stills, texts, videos
+from pixelis.policy.planner import moments, photos, stills, texts, videos
 from pixelis.policy.planner.base import Act, Plan, Scene
 from pixelis.policy.planner.question import choose, parse
 
@@ -39,26 +39,28 @@ PLANS = {
     "read": texts.read_sign,
     "text_there": texts.text_there,
     "colour": stills.colour,
-    "how_big": lambda scene: stills.most_salient(scene, "size"),
-    "orientation": lambda scene: stills.most_salient(scene, "orientation"),
-    "where": stills.where,
-    "describe": lambda scene: stills.most_salient(scene, "colour"),
-    "order_true": videos.order,
-    "order": videos.order,
-    "timed_text": videos.timed_text,
-    "timed_text_before": videos.timed_text,
-    "timed_text_after": videos.timed_text,
-    "when_appears": videos.when,
-    "when_disappears": videos.when,
-    "when_changes": videos.when,
-    "when_moves": videos.when,
-    "when_cut": videos.when,
+    "how_big": lambda scene: photos.most_salient(scene, "size"),
+    "orientation": lambda scene: photos.most_salient(scene, "orientation"),
+    "where": photos.where,
+    "describe": photos.describe,
+    "unknown": photos.unknown,
+    "order_true": moments.order,
+    "order": moments.order,
+    "timed_text": moments.timed_text,
+    "timed_text_before": moments.timed_text,
+    "timed_text_after": moments.timed_text,
+    "when_appears": moments.when,
+    "when_disappears": moments.when,
+    "when_changes": moments.when,
+    "when_moves": moments.when,
+    "when_cut": moments.when,
     "faster": videos.faster,
+    "speed": videos.speed,
     "turn_side": videos.turn,
     "turn_after": videos.turn,
     "end_place": videos.end_place,
     "direction": videos.direction,
-    "describe_video": videos.describe_video,
+    "describe_video": moments.describe_video,
 }
 """Intent to plan."""
 

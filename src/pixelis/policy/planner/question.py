@@ -9,7 +9,8 @@ from pixelis.tools.engines.prop_colour import COLOUR_WORDS
 
 SHAPES = ("circle", "square", "rectangle", "triangle", "star", "pentagon", "hexagon", "cross", "diamond", "ring", "ellipse")
 SHAPE_WORDS = {name: name for name in SHAPES} | {
-    "disc": "circle", "disk": "circle", "dot": "circle", "ball": "circle", "rhombus": "diamond", "plus": "cross", "oval": "ellipse", "box": "square",
+    "disc": "circle", "disk": "circle", "dot": "circle", "ball": "circle", "rhombus": "diamond", "plus": "cross", "oval": "ellipse",
+    "box": "square",
 }  # fmt: skip
 PLACE_WORDS = ("top left", "top right", "bottom left", "bottom right", "middle", "centre", "center", "top", "bottom", "left", "right")
 LETTERS = "ABCDEFGH"
@@ -19,9 +20,6 @@ _NUMBERS = {
 _OPTION = re.compile(r"^\(?([A-H])[).:]\s*(.+)$")
 _COLOURS = "|".join(COLOUR_WORDS)
 _SHAPES = "|".join(sorted((f"{w}(?:es|s)?" for w in SHAPE_WORDS), key=len, reverse=True))
-_THING = re.compile(
-    rf"(?:(?P<size>big|large|small|little|biggest|largest|smallest)\s+)?(?:(?P<colour>{_COLOURS})\s+)?(?P<noun>{_SHAPES}|sign|card|object|thing|shape|one|spot|dot|[a-z]+)\b"
-)
 
 
 @dataclass(frozen=True)
@@ -92,14 +90,16 @@ _INTENTS_VIDEO: tuple[tuple[str, str], ...] = (
     ("when_changes", r"(when|at what time|at which second|what second).*(change|turn another colour|switch)"),
     ("when_moves", r"(when|at what time|at which second|what second).*(move|start)"),
     ("when_cut", r"(when|at what time|at which second).*(cut|scene)"),
+    ("speed", r"how (fast|quick)|what speed|speed of"),
     ("faster", r"\b(faster|slower|fastest|slowest|quicker)\b"),
     ("turn_side", r"(turn left or right|left turn or a right turn|to its left or to its right|which way does .* turn)"),
     ("turn_after", r"(after it has turned|after its turn|after turning)"),
     ("end_place", r"(end up|at the end|does it end|last frame|come out|finish|end\b)"),
     ("direction", r"(which way|what direction|which direction|in which direction|where .*(mov|go))"),
 )
+_SUM = r"(what is|how much is|leave the picture aside).* plus |^add (\w+) and (\w+)\W*$"
 _INTENTS: tuple[tuple[str, str], ...] = (
-    ("sum", r"(what is|how much is|leave the picture aside).* plus |^add (\w+) and (\w+)\W*$"),
+    ("text_there", r"(is|are) there (any )?(text|writing|words|letters)|can you read any"),
     ("light", r"background.*(dark|light)"),
     ("sign_sum", r"(sum of the numbers|add the number)"),
     ("sign_difference", r"(by how much|difference between the numbers).*sign"),
@@ -116,22 +116,23 @@ _INTENTS: tuple[tuple[str, str], ...] = (
     ("closer", r"(closer|nearer) to"),
     ("size_which", r"(which|what).*(larger|smaller|largest|smallest|bigger|biggest)|compare their sizes|larger or smaller"),
     ("relation_side", r"(left or right|above or below|left or to the right)"),
-    ("relation_true", r"^(looking at the picture, )?is (the|there) .*(left of|right of|above|below)"),
+    ("relation_true", r"^(looking at the picture, )?is (the|there|a|an) .*(left of|right of|above|below)"),
     ("shape", r"(what|which) shape|shape is it|shape does"),
     (
         "read",
-        r"(\bsay\b|\bread\b|written|which text|what text|title|heading|total|\bdate\b|phone|number plate|name of|what word|printed|spell|headline)",
+        r"(\bsays?\b|\bread\b|written|which text|what text|title|heading|\btotal\b|\bdate\b|phone|number plate|name of"
+        r"|what word|printed|spell|headline|amount|price|\btax\b|what time is on)",
     ),
-    ("text_there", r"is there any (text|writing)"),
     ("colour", r"(what|which) colours?\b|colour is it|of which colour"),
     ("how_big", r"how (big|large|tall|wide)|what size"),
     ("orientation", r"(orientation|tilted|angle|horizontal or vertical)"),
     ("where", r"^where|in which (part|corner)|position of"),
+    ("unknown", r"^(is|are|does|do|did|was|were|has|have|can|why|who) "),
 )
 
 
 def _intent(text: str, is_video: bool) -> str:
-    if re.search(_INTENTS[0][1], text):
+    if re.search(_SUM, text):
         return "sum"
     for intent, pattern in (*(_INTENTS_VIDEO if is_video else ()), *_INTENTS):
         if re.search(pattern, text):

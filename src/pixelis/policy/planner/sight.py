@@ -109,6 +109,19 @@ def _blob(image_HWC, lab_HWC, labels_HW, label: int, stat: np.ndarray, colour: s
     return Blob(box, colour, str(guess.value), guess.confidence, area / scale**2, contrast, fill)
 
 
+def patch_of(image_HWC: np.ndarray, colour: str) -> Box | None:
+    """The largest patch of a colour, however it stands out; None where there is less of it than a hundredth of the picture."""
+    scale = min(1.0, 320 / max(image_HWC.shape[:2]))
+    small = cv2.resize(image_HWC, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image_HWC
+    mask_HW = (name_pixels(np.ascontiguousarray(small)) == COLOUR_NAMES.index(colour)).astype(np.uint8)
+    count, _, stats, _ = cv2.connectedComponentsWithStats(cv2.morphologyEx(mask_HW, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)))
+    best = max(range(1, count), key=lambda i: int(stats[i, cv2.CC_STAT_AREA]), default=0)
+    if not best or stats[best, cv2.CC_STAT_AREA] < 0.01 * mask_HW.size:
+        return None
+    x, y, w, h = (float(v) / scale for v in stats[best, :4])
+    return Box(x, y, x + w, y + h)
+
+
 def _filled(mask_HW: np.ndarray) -> np.ndarray:
     contours, _ = cv2.findContours(mask_HW, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     out = np.zeros_like(mask_HW)
@@ -151,16 +164,17 @@ class Mover:
 
 
 def first_mover(frames: Iterable[tuple[int, np.ndarray]]) -> Mover | None:
-    """The clearest moving patch between two of the given (index, frame) pairs, where it is on the earlier one."""
+    """The moving patch that is seen first among the clear ones, from (index, frame) pairs; where it is on the earlier frame."""
     before: tuple[int, np.ndarray] | None = None
-    best: Mover | None = None
+    seen: list[Mover] = []
     for index, frame in frames:
         if before is not None:
             found = _changed(before[0], before[1], frame)
-            if found is not None and (best is None or found.travel_px > best.travel_px):
-                best = found
+            if found is not None:
+                seen.append(found)
         before = (index, frame)
-    return best
+    best = max((m.travel_px for m in seen), default=0.0)
+    return next((m for m in seen if m.travel_px > 0.6 * best), None)
 
 
 def _changed(index: int, one_HWC: np.ndarray, two_HWC: np.ndarray) -> Mover | None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pixelis.core.geometry import Box
-from pixelis.policy.planner.base import Act, Plan, Scene, absent, attribute, distance, is_ok
+from pixelis.policy.planner.base import Act, Plan, Scene, absent, attribute, distance, is_ok, region
+from pixelis.policy.planner.photos import CANNOT_NAME, count_things, most_salient
 from pixelis.policy.planner.question import Thing, number_of
 from pixelis.policy.planner.sight import Blob
-
-CENTRE = [500, 500]
 
 
 def locate(scene: Scene, thing: Thing, frame: int = 0) -> tuple[Blob | None, str]:
@@ -62,11 +61,13 @@ def shape(scene: Scene) -> Plan:
         return (yield from most_salient(scene, "shape"))
     blob, words = locate(scene, Thing(colour=thing.colour, words=thing.words))
     if blob is None:
-        return absent(thing)
-    yield segment(scene, blob, f"I see something {thing.colour}; I take its exact extent.")
-    response = yield Act(f"Now the shape of the {words}.", "PROP", {"what": "shape", "ref": 1})
-    if not is_ok(response) or attribute(response, "shape") == "irregular":
-        response = yield Act("Once more, from its box.", "PROP", {"what": "shape", "bbox_2d": scene.wire(blob.box, 2)})
+        return (yield from most_salient(scene, "shape"))
+    found = yield segment(scene, blob, f"I see something {thing.colour}; I take its exact extent.")
+    response = yield Act(f"Now the shape of the {words}.", "PROP", {"what": "shape", **region(scene, found, blob.box)})
+    if is_ok(found) and attribute(response, "shape") in (None, "irregular"):
+        response = yield Act(
+            "Its outline is unclear; once more, from its box.", "PROP", {"what": "shape", "bbox_2d": scene.wire(blob.box, 2)}
+        )
     return str(attribute(response, "shape") or blob.shape)
 
 
@@ -77,16 +78,15 @@ def colour(scene: Scene) -> Plan:
     blob, words = locate(scene, Thing(shape=thing.shape, words=thing.words))
     if blob is None:
         return absent(thing)
-    yield segment(scene, blob, f"This looks like the {words}; I take its exact extent.")
-    response = yield Act(f"Now the colour of the {words}.", "PROP", {"what": "colour", "ref": 1})
+    found = yield segment(scene, blob, f"This looks like the {words}; I take its exact extent.")
+    response = yield Act(f"Now the colour of the {words}.", "PROP", {"what": "colour", **region(scene, found, blob.box)})
     return str(attribute(response, "colour") or blob.colour)
 
 
 def count(scene: Scene) -> Plan:
     thing = next((t for t in scene.question.things if t.colour or t.shape), None)
     if thing is None:
-        response = yield Act("I count the separate things in the picture.", "PROP", {"what": "count", "bbox_2d": [0, 0, 1000, 1000]})
-        return str(attribute(response, "count") if is_ok(response) else "I cannot tell")
+        return (yield from count_things(scene))
     num, step, seen = 0, 0, 0
     candidates = scene.find(thing)[:8]
     if not candidates:
@@ -147,19 +147,22 @@ def size_which(scene: Scene) -> Plan:
 def relation(scene: Scene) -> Plan:
     things = [t for t in scene.question.things if t.colour and t.shape][:2]
     if len(things) < 2:
-        return "I cannot tell: I can only find things by their colour and shape"
+        return CANNOT_NAME
+        yield  # a plan without a call
+    boxes, regions = [], []
     for thing in things:
         blob, words = locate(scene, thing)
         if blob is None:
             return absent(thing)
-        yield segment(scene, blob, f"I find the {words}.")
-    response = yield Act("How do they lie to each other?", "PROP", {"what": "relation", "ref": 1, "other": 2})
-    boxes = [locate(scene, t)[0] for t in things]
-    assert boxes[0] is not None and boxes[1] is not None
-    (ax, ay), (bx, by) = boxes[0].box.centre, boxes[1].box.centre
-    said = " ".join(str(a.get("value")) for a in response.get("attributes", []))
-    level = "left" if "left" in said and ax < bx else "right" if "right" in said and ax > bx else ("left" if ax < bx else "right")
-    upright = "above" if ay < by else "below"
+        found = yield segment(scene, blob, f"I find the {words}.")
+        boxes.append(blob.box)
+        regions.append(region(scene, found, blob.box))
+    other = next(iter(regions[1].values()))
+    response = yield Act("How do they lie to each other?", "PROP", {"what": "relation", **regions[0], "other": other})
+    (ax, ay), (bx, by) = boxes[0].centre, boxes[1].centre
+    said = {str(a.get("value")) for a in response.get("attributes", [])} if is_ok(response) else set()
+    level = next((w for w in ("left", "right") if w in said), "left" if ax < bx else "right")
+    upright = next((w for w in ("above", "below") if w in said), "above" if ay < by else "below")
     text = scene.question.text
     if scene.question.intent == "relation_true":
         asked = next(w for w in ("left", "right", "above", "below") if w in text)
@@ -170,27 +173,26 @@ def relation(scene: Scene) -> Plan:
 def closer(scene: Scene) -> Plan:
     things = [t for t in scene.question.things if t.colour and t.shape]
     if len(things) < 3:
-        return "I cannot tell: I can only find things by their colour and shape"
+        return CANNOT_NAME
+        yield  # a plan without a call
     # "Which is closer to the C, the A or the B?" or "Is the A or the B nearer to the C?"
     text = scene.question.text
-    to = text.find(" to the ")
     order = sorted(things[:3], key=lambda t: text.find(t.words))
-    anchor = next((t for t in order if text.find(t.words) > to), order[0])
+    anchor = next((t for t in order if text.find(t.words) > text.find(" to the ")), order[0])
     pair = [t for t in order if t is not anchor]
-    reach = []
     blob, words = locate(scene, anchor)
     if blob is None:
         return absent(anchor)
-    yield segment(scene, blob, f"First the {words}.")
+    found = yield segment(scene, blob, f"First the {words}.")
+    to = next(iter(region(scene, found, blob.box).values()))
+    reach = []
     for thing in pair:
-        other, name = locate(scene, thing)
-        if other is None:
+        near, name = locate(scene, thing)
+        if near is None:
             return absent(thing)
-        response = yield Act(
-            f"How far is the {name} from it?", "PROP", {"what": "relation", "bbox_2d": scene.wire(other.box, 1), "other": 1}
-        )
-        far = attribute(response, "distance")
-        reach.append(float(far) if isinstance(far, (int, float)) else distance(other.box, blob.box))
+        act = Act(f"How far is the {name} from it?", "PROP", {"what": "relation", "bbox_2d": scene.wire(near.box, 1), "other": to})
+        far = attribute((yield act), "distance")
+        reach.append(float(far) if isinstance(far, (int, float)) else distance(near.box, blob.box))
     return pair[0].words if reach[0] < reach[1] else pair[1].words
 
 
@@ -204,45 +206,3 @@ def total(scene: Scene) -> Plan:
     numbers = [n for n in (number_of(w) for w in words) if n is not None]
     return str(sum(numbers[:2])) if len(numbers) >= 2 else "I cannot tell"
     yield  # needs no picture
-
-
-def where(scene: Scene) -> Plan:
-    thing = next((t for t in scene.question.things if t.colour or t.shape), None)
-    blob = locate(scene, thing)[0] if thing else None
-    if thing is not None and blob is None:
-        return absent(thing)
-    act = (
-        segment(scene, blob, "I take its exact extent.")
-        if blob
-        else Act("I take the most prominent thing.", "SEG", {"bbox_2d": [50, 50, 950, 950]})
-    )
-    response = yield act
-    if not is_ok(response):
-        return "I cannot tell: nothing stands out"
-    box = scene.box(response["bbox_2d"])
-    return scene.place_name(*box.centre, quarters=False)
-
-
-def most_salient(scene: Scene, what: str) -> Plan:
-    """A property of whatever stands out most: what is left when the question's noun means nothing to the planner."""
-    text = scene.question.text
-    named = next((t for t in scene.question.things if t.colour or t.shape), None)
-    blob = locate(scene, named)[0] if named else None
-    if blob is None and ("big" in text or "larg" in text) and scene.blobs():
-        blob = scene.blobs()[0]
-    thought = "I segment the thing that is meant." if blob else "I segment what stands out in the picture."
-    response = yield segment(scene, blob, thought) if blob else Act(thought, "SEG", {"bbox_2d": [60, 60, 940, 940]})
-    if not is_ok(response):
-        response = yield Act("Nothing there; I try the centre.", "SEG", {"point": CENTRE})
-    step = int(response.get("step", 1))
-    target = {"ref": step} if is_ok(response) else {"bbox_2d": [250, 250, 750, 750]}
-    measured = yield Act(f"Now its {what}.", "PROP", {"what": what, **target})
-    if not is_ok(measured):
-        return "I cannot tell"
-    if what == "size":
-        width, height = attribute(measured, "width"), attribute(measured, "height")
-        area = response.get("area")
-        share = f", {100 * float(area):.1f} % of the picture" if isinstance(area, (int, float)) else ""
-        return f"about {width} by {height} pixels{share}"
-    first = measured.get("attributes", [{}])[0]
-    return str(first.get("value", "I cannot tell"))

@@ -48,8 +48,7 @@ def read_sign(scene: Scene) -> Plan:
     text = scene.question.text
     sign = next((t for t in scene.question.things if t.is_sign), None)
     beside = re.search(r"(?:next to|beside|by|near) the ", text)
-    response = yield Act("I read what there is, to see which text is meant.", "OCR", {})
-    spans = reads(scene, response)
+    spans = yield from _read_all(scene, "I read what there is, to see which text is meant.")
     if beside and sign is not None:
         thing = next((t for t in scene.question.things if t.shape), None)
         blobs = scene.find(thing) if thing else []
@@ -63,6 +62,23 @@ def read_sign(scene: Scene) -> Plan:
             return absent(sign)
         return (yield from _read_box(scene, box, sign.words))
     return (yield from _read_page(scene, spans, text))
+
+
+def _read_all(scene: Scene, thought: str) -> Plan:
+    """Every text: a long page is read on from where the answer was cut short."""
+    response = yield Act(thought, "OCR", {})
+    spans = reads(scene, response)
+    for _ in range(4):
+        if not spans or not response.get("more"):
+            break
+        top = max(s.box.y0 for s in spans)
+        rest = scene.wire(Box(0, top - 2, scene.medium.width, scene.medium.height))
+        response = yield Act("The page goes on; I read the rest.", "OCR", {"bbox_2d": rest})
+        new = [s for s in reads(scene, response) if not any(s.box.iou(o.box) > 0.4 for o in spans)]
+        if not new:
+            break
+        spans += new
+    return spans
 
 
 def _nearest_text(scene: Scene, spans: list[Read], to: Box, words: str) -> Plan:
@@ -89,7 +105,18 @@ def _read_box(scene: Scene, box: Box, words: str, frame: int | None = None) -> P
     return " ".join(s.text for s in spans).lower() if spans else "nothing"
 
 
-_AFTER = ("total", "date", "phone", "tel", "tax", "subtotal", "price", "amount", "change", "cash", "number", "time")
+_LABELS = {
+    "total": ("total", "balance", "amount due", "to pay"), "date": ("date",), "phone": ("phone", "tel"), "tax": ("tax", "vat"),
+    "subtotal": ("subtotal",), "price": ("price",), "amount": ("amount",), "change": ("change",), "cash": ("cash",), "time": ("time",),
+}  # fmt: skip
+"""A word of the question, and the words a page may label the value with, the surest first."""
+_DATE = r"\b\d{1,4}[/.-]\d{1,2}[/.-]\d{2,4}\b|\b\d{1,2}\.? ?(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?,? ?\d{2,4}"
+_FORMS = {
+    "date": _DATE + r"|\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.? ?\d{1,2},? ?\d{4}",
+    "phone": r"\+?\(?\d{2,4}\)?[ .-]\d{3,4}[ .-]?\d{3,4}\b|\+\d[\d -]{7,}",
+    "time": r"\b\d{1,2}:\d{2}(?::\d{2})?(?: ?[ap]m)?\b",
+}
+"""What a value looks like that needs no label."""
 
 
 def _read_page(scene: Scene, spans: list[Read], text: str) -> Plan:
@@ -98,24 +125,27 @@ def _read_page(scene: Scene, spans: list[Read], text: str) -> Plan:
         spans = reads(scene, response)
         if not spans:
             return "there is no text"
-    if re.search(r"title|heading|headline|name of the (shop|store)", text):
+    if re.search(r"title|heading|headline|name of the (shop|store)|(shop|store) called", text):
         tall = max(s.box.height for s in spans)
         return min((s for s in spans if s.box.height > 0.75 * tall), key=lambda s: s.box.y0).text
-    asked = next((w for w in _AFTER if re.search(rf"\b{w}\b", text)), None)
+    asked = next((w for w in _LABELS if re.search(rf"\b{w}", text)), None)
     if asked:
-        found = _value_beside(spans, asked)
-        if found:
-            return found
+        found = _of_form(spans, _FORMS.get(asked)) or next((v for w in _LABELS[asked] if (v := _value_beside(spans, w))), None)
+        return found or f"I cannot tell: I read no {asked}"
     place = next((p for p in PLACE_WORDS if re.search(rf"\b{p}\b", text)), None)
     if place:
-        third = [s for s in spans if _is_at(s.box, place, scene)]
-        return " ".join(s.text for s in third) if third else f"there is no text in the {place}"
+        there = [s for s in spans if _is_at(s.box, place, scene)]
+        return " ".join(s.text for s in there) if there else f"there is no text in the {place}"
     return " ".join(s.text for s in spans[:40])
+
+
+def _of_form(spans: list[Read], form: str | None) -> str | None:
+    return next((m[0] for s in spans if form and (m := re.search(form, s.text, re.IGNORECASE))), None)
 
 
 def _value_beside(spans: list[Read], word: str) -> str | None:
     """What stands after a word on its own line, or to its right at the same height."""
-    labels = [s for s in spans if fuzz.partial_ratio(word, s.text.lower()) > 85]
+    labels = [s for s in spans if fuzz.partial_ratio(word, s.text.lower()) > 85 and not (word == "total" and "sub" in s.text.lower())]
     for label in sorted(labels, key=lambda s: (not s.text.lower().startswith(word), -s.box.height)):
         rest = re.sub(rf"(?i)^.*{word}\w*\W*", "", label.text).strip()
         if re.search(r"\d", rest):
@@ -123,11 +153,10 @@ def _value_beside(spans: list[Read], word: str) -> str | None:
         level = [
             s
             for s in spans
-            if s is not label and abs(s.box.centre[1] - label.box.centre[1]) < 0.7 * label.box.height and s.box.x0 > label.box.x0
+            if s.box.x0 > label.box.x0 and abs(s.box.centre[1] - label.box.centre[1]) < label.box.height and re.search(r"\d", s.text)
         ]
-        with_digits = [s for s in level if re.search(r"\d", s.text)]
-        if with_digits:
-            return min(with_digits, key=lambda s: s.box.x0).text
+        if level:
+            return min(level, key=lambda s: abs(s.box.centre[1] - label.box.centre[1])).text
     return None
 
 

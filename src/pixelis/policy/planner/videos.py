@@ -1,32 +1,33 @@
-"""Plans for questions about videos: who moves where, and what happens when."""
+"""Plans for questions about what moves: where to, which way, how fast."""
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 from collections.abc import Sequence
 
 from pixelis.core.geometry import Box
 from pixelis.policy.planner.base import Act, Plan, Response, Scene, absent, attribute, is_ok
-from pixelis.policy.planner.question import Thing, things_in
+from pixelis.policy.planner.question import Thing
 from pixelis.policy.planner.sight import Mover, first_mover
-from pixelis.policy.planner.texts import find_sign, reads
 
 
 def locate_in_time(scene: Scene, thing: Thing) -> tuple[Box | None, int]:
     """Where and on which frame the thing is first seen, looking at a few frames; (None, 0) when it never is."""
-    for frame in _glances(scene, 7):
+    for frame in glances(scene, 7):
         found = scene.find(thing, frame)
         if found:
             return found[0].box, frame
     return None, 0
 
 
-def _glances(scene: Scene, count: int) -> list[int]:
+def glances(scene: Scene, count: int) -> list[int]:
     last = scene.last_frame
     return sorted({round(i * last / max(1, count - 1)) for i in range(count)})
 
 
-def _mover(scene: Scene) -> Mover | None:
+def mover_of(scene: Scene) -> Mover | None:
     """What moves most, where it is when it starts: frames an eighth of a second to a quarter apart."""
     step = max(1, round(0.2 * (scene.medium.fps or 10)))
     frames = range(0, scene.medium.num_frames, step)
@@ -35,7 +36,7 @@ def _mover(scene: Scene) -> Mover | None:
     return first_mover((i, scene.image(i)) for i in frames)
 
 
-def _track(scene: Scene, box: Box, frame: int, thought: str, last: int | None = None) -> Act:
+def track(scene: Scene, box: Box, frame: int, thought: str, last: int | None = None) -> Act:
     last = scene.last_frame if last is None else last
     return Act(thought, "TRK", {"bbox_2d": scene.wire(box, 1), "from_s": scene.seconds(frame), "to_s": scene.seconds(last)})
 
@@ -48,7 +49,7 @@ def _final_box(scene: Scene, response: Response) -> Box | None:
 def _target(scene: Scene) -> tuple[Box | None, int, str, Thing | None]:
     thing = next((t for t in scene.question.things if t.colour or t.shape), None)
     if thing is None:
-        mover = _mover(scene)
+        mover = mover_of(scene)
         return (mover.box, mover.frame, "thing that moves", None) if mover else (None, 0, "thing that moves", None)
     box, frame = locate_in_time(scene, thing)
     if thing.place:
@@ -61,18 +62,51 @@ def end_place(scene: Scene) -> Plan:
     box, frame, words, thing = _target(scene)
     if box is None:
         return absent(thing) if thing else "nothing moves"
-    response = yield _track(scene, box, frame, f"I follow the {words} to the end.")
+    response = yield track(scene, box, frame, f"I follow the {words} to the end.")
     final = _final_box(scene, response)
+    if thing is not None and re.search(r"\b(behind|hidden|wall|hides)\b", scene.question.text):
+        final = (yield from _beyond(scene, thing, box, response)) or final
     if final is None:
         return "I cannot tell: I lost it"
     return scene.place_name(*final.centre, quarters=True)
+
+
+def _beyond(scene: Scene, thing: Thing, start: Box, response: Response) -> Plan:
+    """The box where something ends that went behind a wall: the look-alike that comes out on the side it was heading for.
+
+    None where the track agrees with the heading, or where nothing better is seen.
+    """
+    points = [scene.box(p["bbox_2d"]).centre for p in response.get("track", []) if p.get("bbox_2d")]
+    early = points[1] if len(points) > 1 else start.centre
+    ux, uy = early[0] - start.centre[0], early[1] - start.centre[1]
+    reach = math.hypot(ux, uy)
+    if reach < 0.3 * start.width:
+        return None
+
+    def ahead(x: float, y: float) -> float:
+        return ((x - start.centre[0]) * ux + (y - start.centre[1]) * uy) / reach
+
+    alike = [b.box for b in scene.find(thing, scene.last_frame) if b.shape == thing.shape] or [
+        b.box for b in scene.find(thing, scene.last_frame)
+    ]
+    if not alike or (len(points) > 2 and all(ahead(*b) > ahead(*a) - start.width / 2 for a, b in itertools.pairwise(points))):
+        return None
+    best = max(alike, key=lambda b: ahead(*b.centre))
+    half = scene.seconds(scene.last_frame // 2)
+    end = scene.seconds(scene.last_frame)
+    where = scene.place_name(*best.centre, quarters=True)
+    thought = (
+        f"That track turns back: behind the wall it took the twin. Mine must come out ahead; I follow the one at the {where} back in time."
+    )
+    yield Act(thought, "TRK", {"bbox_2d": scene.wire(best, 1), "from_s": end, "to_s": half})
+    return best
 
 
 def direction(scene: Scene) -> Plan:
     box, frame, words, thing = _target(scene)
     if box is None:
         return absent(thing) if thing else "nothing moves"
-    response = yield _track(scene, box, frame, f"I follow the {words}.")
+    response = yield track(scene, box, frame, f"I follow the {words}.")
     if not is_ok(response):
         return "I cannot tell: I could not follow it"
     measured = yield Act("Which way does it go?", "PROP", {"what": "motion", "ref": int(response["step"])})
@@ -85,7 +119,7 @@ def turn(scene: Scene) -> Plan:
     box, frame, words, thing = _target(scene)
     if box is None:
         return absent(thing) if thing else "nothing moves"
-    response = yield _track(scene, box, frame, f"I follow the {words} through its turn.")
+    response = yield track(scene, box, frame, f"I follow the {words} through its turn.")
     if not is_ok(response):
         return "I cannot tell: I could not follow it"
     points = [scene.box(p["bbox_2d"]).centre for p in response.get("track", []) if p.get("bbox_2d")]
@@ -109,16 +143,29 @@ def _turn_side(points: Sequence[tuple[float, float]]) -> str:
     return "right" if ux * vy - uy * vx > 0 else "left"
 
 
+def speed(scene: Scene) -> Plan:
+    """How fast the thing moves that is meant, or that moves."""
+    box, frame, words, thing = _target(scene)
+    if box is None:
+        return absent(thing) if thing else "nothing moves"
+    response = yield track(scene, box, frame, f"I follow the {words}.")
+    if not is_ok(response):
+        return "I cannot tell: I could not follow it"
+    measured = yield Act("Its speed.", "PROP", {"what": "motion", "ref": response["step"]})
+    value = attribute(measured, "speed")
+    return f"about {value:.0f} pixels per second" if isinstance(value, (int, float)) else "I cannot tell"
+
+
 def faster(scene: Scene) -> Plan:
     things = [t for t in scene.question.things if t.colour and t.shape][:2]
     if len(things) < 2:
-        return (yield from direction(scene))
+        return (yield from speed(scene))
     speeds: list[float] = []
     for thing in things:
         box, frame = locate_in_time(scene, thing)
         if box is None:
             return absent(thing)
-        response = yield _track(scene, box, frame, f"I follow the {thing.words}.")
+        response = yield track(scene, box, frame, f"I follow the {thing.words}.")
         if not is_ok(response):
             speeds.append(0.0)
             continue
@@ -126,122 +173,3 @@ def faster(scene: Scene) -> Plan:
         speeds.append(float(attribute(measured, "speed") or 0.0))
     wants_slow = re.search(r"slow", scene.question.text) is not None
     return things[0].words if (speeds[0] > speeds[1]) != wants_slow else things[1].words
-
-
-# ---------------------------------------------------------------- moments
-
-_KIND = {"when_appears": "appears", "when_disappears": "disappears", "when_changes": "changes", "when_moves": "moves", "when_cut": "cut"}
-
-
-def _place_of(scene: Scene, thing: Thing) -> Box | None:
-    """Where a resting thing is, on whichever frame it is seen."""
-    frames = _glances(scene, 9)
-    order = sorted(frames, key=lambda f: abs(f - scene.last_frame / 2), reverse=True)  # the ends first: one of them shows it
-    for frame in order:
-        found = scene.find(thing, frame)
-        if found and found[0].shape == thing.shape:
-            return found[0].box
-    for frame in order:
-        found = scene.find(thing, frame)
-        if found:
-            return found[0].box
-    return None
-
-
-def _moment(scene: Scene, kind: str, thing: Thing | None) -> Plan:
-    """The time of an event as a text with one decimal; `never` when there is none."""
-    place = _place_of(scene, thing) if thing is not None else None
-    if thing is not None and place is None:
-        return absent(thing)
-    where = {"bbox_2d": scene.wire(place, 4)} if place is not None else {}
-    words = f"the {thing.words}" if thing is not None else "something"
-    response = yield Act(f"When is it that {words} {kind}?", "TEMP", {"event": kind, **where})
-    segments = response.get("segments", []) if is_ok(response) else []
-    if not segments and kind != "moves" and place is not None:
-        response = yield Act(
-            "Nothing found; I look at a wider region.", "TEMP", {"event": kind, "bbox_2d": scene.wire(place, 0.5 * place.width)}
-        )
-        segments = response.get("segments", []) if is_ok(response) else []
-    if not segments:
-        return "never"
-    best = segments[0]
-    start, end = float(best["from_s"]), float(best["to_s"])
-    if kind == "changes":  # from the last frame before to the first after
-        return f"{end if end - start < 0.6 else (start + end) / 2:.1f}"
-    return f"{start:.1f}"
-
-
-def when(scene: Scene) -> Plan:
-    thing = next((t for t in scene.question.things if t.colour or t.shape), None)
-    return (yield from _moment(scene, _KIND[scene.question.intent], thing))
-
-
-def order(scene: Scene) -> Plan:
-    """Two events in a text such as `the red star appears, or the blue ring changes colour`."""
-    events = re.findall(r"the ((?:\w+ )?\w+) (appears|disappears|changes colour|changes|moves|starts to move)", scene.question.text)
-    if len(events) < 2:
-        return (yield from _first_of_all(scene))
-    times: list[float] = []
-    for words, does in events[:2]:
-        things = things_in(words)
-        kind = "changes" if "changes" in does else "moves" if "move" in does else does
-        said = yield from _moment(scene, kind, things[0] if things else None)
-        times.append(float(said) if re.fullmatch(r"\d+\.\d", said) else float("inf"))
-    is_earlier = times[0] <= times[1]
-    if scene.question.intent == "order_true":
-        return "yes" if is_earlier else "no"
-    wants_last = re.search(r"\blast\b", scene.question.text) is not None
-    words, does = events[0] if is_earlier != wants_last else events[1]
-    return f"{words} {does}"
-
-
-def _first_of_all(scene: Scene) -> Plan:
-    found: list[tuple[float, str]] = []
-    for kind in ("appears", "moves", "changes"):
-        response = yield Act(f"What {kind}, and when?", "TEMP", {"event": kind})
-        found += [(float(s["from_s"]), kind) for s in response.get("segments", [])[:1]]
-    return f"something {min(found)[1]} at {min(found)[0]:.1f} s" if found else "nothing happens"
-
-
-def timed_text(scene: Scene) -> Plan:
-    """Text that is there only for a while, or that changes: find the moment, then read there."""
-    sign = next((t for t in scene.question.things if t.is_sign), Thing(noun="sign", words="sign"))
-    box = next((b for f in _glances(scene, 5) if (b := find_sign(scene, sign, [], f)) is not None), None)
-    where = {"bbox_2d": scene.wire(box, -2)} if box is not None else {}
-    intent = scene.question.intent
-    kind = "appears" if intent == "timed_text" else "changes"
-    response = yield Act(
-        f"When does text on the {sign.words} {'appear' if kind == 'appears' else 'change'}?", "TEMP", {"event": kind, **where}
-    )
-    segments = response.get("segments", []) if is_ok(response) else []
-    last = scene.medium.duration_s
-    if segments:
-        start, end = float(segments[0]["from_s"]), float(segments[0]["to_s"])
-    else:
-        start, end = 0.5 * last, 0.5 * last
-    moment = {"timed_text": (start + end) / 2, "timed_text_before": start / 2, "timed_text_after": (end + last) / 2}[intent]
-    for offset in (0.0, 0.2, -0.2):
-        time_s = min(max(0.0, moment + offset), scene.seconds(scene.last_frame))
-        response = yield Act(
-            "I read it at that moment." if not offset else "Nothing; a moment aside.", "OCR", {"frame": round(time_s, 1), **where}
-        )
-        spans = reads(scene, response)
-        if spans:
-            return " ".join(s.text for s in spans).lower()
-    return "nothing"
-
-
-def describe_video(scene: Scene) -> Plan:
-    response = yield Act("I look for what moves.", "TEMP", {"event": "moves"})
-    segments = response.get("segments", []) if is_ok(response) else []
-    if not segments:
-        return "nothing moves"
-    spans = ", ".join(f"{s['from_s']:.1f}-{s['to_s']:.1f} s" for s in segments[:3])
-    mover = _mover(scene)
-    if mover is None:
-        return f"something moves at {spans}"
-    tracked = yield _track(scene, mover.box, mover.frame, "I follow what moves.")
-    if not is_ok(tracked):
-        return f"something moves at {spans}"
-    measured = yield Act("Which way?", "PROP", {"what": "motion", "ref": int(tracked["step"])})
-    return f"something {mover.colour} moves {attribute(measured, 'direction') or ''} at {spans}".replace("  ", " ")
