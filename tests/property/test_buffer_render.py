@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import itertools
 import string
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("transformers")
-
-import itertools
 
 from pixelis.core.grammar import render_response
 from pixelis.core.trajectory import TokenRun
@@ -41,42 +43,65 @@ def survives_beside(text: str) -> bool:
     return not set(lead) & {"\n", "\r"}
 
 
-def build(parts, turns, last, *, ended_itself: bool):
+def build(parts, turns, last, *, ended_itself: bool, chat: ChatFormat = CHAT):
     """The conversation as the buffer's ids, and as the messages of the template."""
-    buffer = TokenBuffer(image_id=CHAT.image_id)
+    buffer = TokenBuffer(image_id=chat.image_id)
     images = [p for p in parts if isinstance(p, ImageRef)]
-    buffer.append("prompt", CHAT.prompt(parts), images=images)
-    content = [{"type": "image"} if isinstance(p, ImageRef) else {"type": "text", "text": CHAT.plain(p)} for p in parts]
+    buffer.append("prompt", chat.prompt(parts), images=images)
+    content = [{"type": "image"} if isinstance(p, ImageRef) else {"type": "text", "text": chat.plain(p)} for p in parts]
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": content}]
 
     def say(text):
-        ids = CHAT.encode(text, [])
+        ids = chat.encode(text, [])
         if ended_itself:
-            buffer.append("policy", [*ids, CHAT.end_id], logp=[-0.5] * (len(ids) + 1))
+            buffer.append("policy", [*ids, chat.end_id], logp=[-0.5] * (len(ids) + 1))
         else:
             buffer.append("policy", ids, logp=[-0.5] * len(ids))
-            buffer.append("tool", [CHAT.end_id])
+            buffer.append("tool", [chat.end_id])
         messages.append({"role": "assistant", "content": text})
 
     for text, (payload, image) in turns:
         say(text)
         response = render_response(payload)
-        buffer.append("tool", CHAT.response(response, image), images=[image] if image else [])
-        messages.append(CHAT.tool_message(response, has_image=image is not None))
+        buffer.append("tool", chat.response(response, image), images=[image] if image else [])
+        messages.append(chat.tool_message(response, has_image=image is not None))
         images += [image] if image else []
     say(last)
     return buffer, messages, images
 
 
+def published_template() -> str | None:
+    """Qwen3-VL's own template, where a package that ships it is installed."""
+    package = importlib.util.find_spec("trl")
+    path = Path(package.origin).parent / "chat_templates" / "qwen3_vl.jinja" if package else None
+    return path.read_text(encoding="utf-8") if path and path.exists() else None
+
+
 @settings(max_examples=150, deadline=None)
 @given(CONVERSATION, st.booleans())
 def test_ids_equal_a_full_render(conversation, ended_itself):
+    check_ids(CHAT, conversation, ended_itself)
+
+
+@pytest.mark.skipif(published_template() is None, reason="no installed package ships Qwen3-VL's chat template")
+@settings(max_examples=100, deadline=None)
+@given(CONVERSATION, st.booleans())
+def test_ids_equal_a_full_render_of_the_published_template(conversation, ended_itself):
+    check_ids(published(), conversation, ended_itself)
+
+
+@functools.cache
+def published() -> ChatFormat:
+    return ChatFormat(CHAT.tokenizer, template=published_template(), guide="Be brief.", schemas=tool_schemas()[:2])
+
+
+def check_ids(chat, conversation, ended_itself):
     parts, turns, last = conversation
     turns = [(CHAT.plain(text), result) for text, result in turns]
     last = CHAT.plain(last)
     assume(all(survives_beside(text) for text in (last, *(text for text, _ in turns))))
-    buffer, messages, images = build(parts, turns, last, ended_itself=ended_itself)
-    rendered = CHAT.encode(CHAT.render(messages, to_continue=False), images)
+    buffer, messages, images = build(parts, turns, last, ended_itself=ended_itself, chat=chat)
+    rendered = chat.encode(chat.render(messages, to_continue=False), images)
     assert buffer.ids + CHAT.encode("\n", []) == rendered  # the template writes a newline behind the last turn
     assert [p.image for p in buffer.images] == images
     assert sum(id_ == CHAT.image_id for id_ in buffer.ids) == sum(CHAT.num_tokens(image.grid) for image in images)

@@ -342,7 +342,7 @@ def png_bytes(image_HWC: np.ndarray) -> bytes:
         raise ValueError(f"png_bytes needs a non-empty uint8 [H, W, 3] or [H, W] array, got {image_HWC.dtype} {image_HWC.shape}")
     picture = image_HWC if image_HWC.ndim == 2 else cv2.cvtColor(np.ascontiguousarray(image_HWC), cv2.COLOR_RGB2BGR)
     # Level 1: a crop is written once for every zoom, and higher levels cost several times the zoom itself for a few percent.
-    _, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    _, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, 0])
     return data.tobytes()
 
 

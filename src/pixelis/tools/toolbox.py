@@ -101,7 +101,7 @@ def _measure(settings: ToolSettings) -> Tool:
     return PropTool(DefaultProp())
 
 
-def _pillow(settings: ToolSettings) -> Tool:
+def _opencv(settings: ToolSettings) -> Tool:
     return ZoomTool(min_pixels=settings.zoom_min_pixels, max_side_px=settings.zoom_max_side_px)
 
 
@@ -135,7 +135,7 @@ ENGINES: dict[str, tuple[EngineChoice, ...]] = {
             note="SAM 2.1 through transformers; the paper's engine",
         ),
     ),
-    "ZOOM": (EngineChoice(name="pillow", build=_pillow, is_ready=_has("PIL"), how_to_get="pip install pixelis", note=""),),
+    "ZOOM": (EngineChoice(name="opencv", build=_opencv, is_ready=_has("cv2"), how_to_get="pip install pixelis", note=""),),
     "TRK": (
         EngineChoice(
             name="silhouette",

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
-import PIL
-from PIL import Image
 
 from pixelis.core.errors import ToolError
 from pixelis.core.geometry import Box, View
@@ -28,7 +27,7 @@ class ZoomTool:
     """
 
     op = "ZOOM"
-    engine = "pillow"
+    engine = "opencv"
 
     def __init__(self, *, min_pixels: int = 512 * 512, max_side_px: int = 2048) -> None:
         self._min_pixels = min_pixels
@@ -36,7 +35,7 @@ class ZoomTool:
 
     @property
     def version(self) -> str:
-        return f"pillow {PIL.__version__}; zoom 1; min_pixels {self._min_pixels}; max_side_px {self._max_side_px}"
+        return f"opencv {cv2.__version__}; zoom 1; min_pixels {self._min_pixels}; max_side_px {self._max_side_px}"
 
     def __call__(self, medium: Medium, args: ZoomArgs, context: Context) -> ZoomOutput:
         """Raises: ToolError: the box misses the frame, or the view would exceed `max_side_px`."""
@@ -44,10 +43,11 @@ class ZoomTool:
         x0, y0, x1, y1 = shown.pixels(width=medium.width, height=medium.height)
         source = medium.frame(args.frame)[y0:y1, x0:x1]
         width, height = self._size(x1 - x0, y1 - y0, args.scale)
-        crop = Image.fromarray(source)
-        if (width, height) != crop.size:
-            crop = crop.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
-        data = png_bytes(np.asarray(crop))
+        crop = np.ascontiguousarray(source)
+        if (width, height) != (x1 - x0, y1 - y0):
+            is_larger = width * height > (x1 - x0) * (y1 - y0)
+            crop = cv2.resize(crop, (width, height), interpolation=cv2.INTER_CUBIC if is_larger else cv2.INTER_AREA)
+        data = png_bytes(crop)
         name = sha256(data)
         context.blobs[name] = data
         view = View(float(x0), float(y0), width / (x1 - x0), height / (y1 - y0))

@@ -71,7 +71,7 @@ def things_in(text: str) -> tuple[Thing, ...]:
         shape = next((SHAPE_WORDS[w] for w in SHAPE_WORDS if re.fullmatch(rf"{w}(es|s)?", noun)), "")
         if not colour and not shape and noun not in ("sign", "card"):
             continue
-        if noun == "one" and not colour:
+        if noun in ("one", "plus") and not colour:
             continue
         after = text[match.end() : match.end() + 48]
         place = m[1] if (m := re.match(r" (?:that|which) starts? (?:in|at|on) the ([a-z]+(?: left| right)?)", after)) else ""

@@ -82,8 +82,10 @@ def _read_all(scene: Scene, thought: str) -> Plan:
 
 
 def _nearest_text(scene: Scene, spans: list[Read], to: Box, words: str) -> Plan:
-    panels = [b.box for b in scene.blobs() if b.is_panel and distance(b.box, to) < 0.5 * scene.medium.width]
-    near = min([*panels, *(s.box.grow(6) for s in spans)], key=lambda b: _gap(b, to), default=None)
+    # A shape may itself be read as a letter, or be seen as a small panel.
+    texts = [s.box for s in spans if len(s.text.strip()) > 1 and s.box.intersect(to).area < 0.3 * s.box.area]
+    panels = [b.box for b in scene.blobs() if b.is_panel and any(b.box.intersect(t).area > 0.6 * t.area for t in texts)]
+    near = min([*panels, *(t.grow(6) for t in texts)], key=lambda b: _gap(b, to), default=None)
     if near is None:
         return "there is no text"
     return (yield from _read_box(scene, near, f"sign next to the {words}"))

@@ -19,7 +19,7 @@ from pixelis.core.errors import NotInstalled
 from pixelis.tools.engines.seg_default import ClassicalSeg, DefaultSeg
 from pixelis.tools.engines.trk_base import BoxTuple, SteadySize, TrackedBox, as_rgb, clip_box
 from pixelis.tools.engines.trk_flow import Camera, Flow, Layers, Match, Pyramid, Window, layers
-from pixelis.tools.engines.trk_mask import ColourModel, blend, first_mask, is_plausible, mask_box, mean_odds, refine
+from pixelis.tools.engines.trk_mask import ColourModel, agreeing_motion, blend, first_mask, is_plausible, mask_box, mix_odds, refine
 from pixelis.tools.engines.trk_search import Candidate, Looks, cut_patch
 
 ALGORITHM = 1
@@ -40,6 +40,8 @@ class Sight:
     similarity: float
     coverage: float = 1.0
     """Area of the silhouette relative to the usual one."""
+    carried: np.ndarray | None = None
+    """The last answer moved along with the object, frame pixels; None when flow did not lead here."""
 
     @property
     def likeness(self) -> float:
@@ -138,6 +140,7 @@ class _Track:
         self.colours = ColourModel(view, prob, self.valid)
         self.looks = Looks(view, prob, tight)
         self.sight = Sight(window, view, prob, tight, 1.0, 1.0)
+        self.answer = np.array(box, float)
         self.silhouette, self.whole_size = cut_patch(prob, tight), self.size
         self.usual_similarity, self.usual_area = 0.8, self.sight.area_px
         self.since_learnt, self.since_renewed = 0, 0
@@ -173,6 +176,8 @@ class _Track:
         """Correct the silhouette by a fresh mask of its box, where the two broadly agree."""
         self.since_renewed = 0
         low, high = sight.window.to_frame(sight.box[:2]), sight.window.to_frame(sight.box[2:])
+        if sight.carried is not None:  # a limb may have been dropped since: look where it would be
+            low, high = np.minimum(low, sight.carried[:2]), np.maximum(high, sight.carried[2:])
         grow = RENEW_GROW * (high - low)
         mask = self._segment(image, (*(low - grow), *(high + grow)), sight.window)
         if mask is None:
@@ -182,7 +187,7 @@ class _Track:
             return sight
         prob = blend(sight.prob_HW, mask, RENEW_SHARE)
         box = mask_box(prob)
-        return sight if box is None else replace(sight, prob_HW=prob, box=box)
+        return sight if box is None else replace(sight, prob_HW=prob, box=box, carried=None)
 
     def _follow(self, pyramid: Pyramid, still: np.ndarray, expected: np.ndarray) -> Sight | None:
         """The silhouette carried by flow, started from the expected place and, if that fails, from where the ground took it."""
@@ -201,17 +206,23 @@ class _Track:
         before, view = self.pyramid.view(old), pyramid.view(new)
         mask = self.sight.window.resample(self.sight.prob_HW, old)
         match = self.flow.match(before, view, mask)
-        return self._see(pyramid, new, view, match, layers(match, before, view, mask))
+        sheets = layers(match, before, view, mask)
+        sight = self._see(pyramid, new, view, match, sheets)
+        if sight is None or sheets is None:
+            return sight
+        moved = sheets.carry((*old.to_view(self.answer[:2]), *old.to_view(self.answer[2:])))
+        return replace(sight, carried=np.concatenate([new.to_frame(moved[:2]), new.to_frame(moved[2:])]))
 
     def _see(self, pyramid: Pyramid, window: Window, view: np.ndarray, match: Match, sheets: Layers | None = None) -> Sight | None:
         band_px = 2.0 + BAND * float(np.sqrt(self.size.prod())) * window.scale
-        colour, motion, prior = COLOUR_WEIGHT * self.colours.log_ratio(view), np.zeros_like(match.prior_HW), match.prior_HW
+        colour, motion, prior = self.colours.log_ratio(view), np.zeros_like(match.prior_HW), match.prior_HW
         if sheets is not None:
-            motion, prior = MOTION_WEIGHT * sheets.ratio_HW, mean_odds(prior, sheets.carried_HW)
+            motion = MOTION_WEIGHT * agreeing_motion(sheets.ratio_HW, colour)
+            prior = mix_odds(prior, sheets.carried_HW, sheets.rigid_HW)
             # Sudden growth is something else that touches: what the object's own motion does not bring along is not its own.
             grown = float((match.prior_HW > 0.5).sum()) / window.scale**2 / self.usual_area
             motion -= min(max(GROWN_COST * (grown - 1.05), 0.0), 2.0) * (sheets.carried_HW < 0.5)
-        prob = refine(view, prior, match.trust_HW, colour, motion, band_px)
+        prob = refine(view, prior, match.trust_HW, COLOUR_WEIGHT * colour, motion, band_px)
         prob = prob * window.inside(pyramid.width, pyramid.height)
         box = mask_box(prob)
         if box is None:
@@ -243,7 +254,9 @@ class _Track:
         matrix = np.array([[sx, 0, low[0] + 0.5 * sx - 0.5], [0, sy, low[1] + 0.5 * sy - 0.5]])
         prior = cv2.warpAffine(self.silhouette, matrix, (window.width, window.height), flags=cv2.INTER_LINEAR)
         trust = np.full(prior.shape, 0.4, np.float32)
-        return self._see(pyramid, window, view, Match(prior, trust, candidate.similarity, np.zeros((*prior.shape, 2), np.float32)))
+        return self._see(
+            pyramid, window, view, Match(prior, trust, candidate.similarity, np.zeros((*prior.shape, 2), np.float32), np.zeros_like(prior))
+        )
 
     def _lose(self, expected: np.ndarray) -> tuple[None, float]:
         self.num_lost += 1
@@ -258,10 +271,18 @@ class _Track:
         if self.num_lost == 0:
             self.velocity = step if self.num_velocities == 0 else 0.5 * self.velocity + 0.5 * step
         self.num_velocities, self.num_lost = self.num_velocities + 1, 0
+        box = np.concatenate([low, high]) + self.overhang * np.tile(size, 2)
+        self.answer = box if sight.carried is None else self._slowly(box, sight)
         self.centre, self.size, self.sight = centre, size, sight
         self._learn(sight)
-        box = np.concatenate([low, high]) + self.overhang * np.tile(size, 2)
-        return clip_box(tuple(box), self.pyramid.width, self.pyramid.height), sight.good
+        return clip_box(tuple(self.answer), self.pyramid.width, self.pyramid.height), sight.good
+
+    def _slowly(self, box: np.ndarray, sight: Sight) -> np.ndarray:
+        """The box, with edges that move inward only as fast as the silhouette loses area: a limb lost from sight is still there."""
+        lost = max(0.0, 1 - sight.area_px / max(self.sight.area_px, 1.0))
+        allowed = (SHRINK + SHRINK_WITH_AREA * lost) * np.tile(box[2:] - box[:2], 2)
+        low = np.minimum(box[:2], sight.carried[:2] + allowed[:2])
+        return np.concatenate([low, np.maximum(box[2:], sight.carried[2:] - allowed[2:])])
 
     def _learn(self, sight: Sight) -> None:
         """Let colours, looks and usual values follow, while nothing covers the object."""
@@ -279,7 +300,7 @@ class _Track:
 
 
 COLOUR_WEIGHT = 0.06
-MOTION_WEIGHT = 1.5
+MOTION_WEIGHT = 2.5
 SURE = 0.55
 """Above it a sight is taken without looking elsewhere."""
 LOST = 0.3
@@ -288,6 +309,8 @@ HIDDEN_AREA = 0.2
 BAND = 0.12
 """How far the silhouette may grow beyond the carried one in one frame, relative to the object's side."""
 GROWN_COST = 6.0
+SHRINK, SHRINK_WITH_AREA = 0.006, 1.5
+"""Of its side, an edge may move inward by this much a frame; and by this times the lost share of area."""
 RENEW_FRAMES = 20
 """Frames between two fresh masks; one costs about as much as ten frames of following."""
 RENEW_GROW, RENEW_AGREE, RENEW_SHARE = 0.06, 0.5, 0.7

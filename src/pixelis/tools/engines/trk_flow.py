@@ -154,6 +154,8 @@ class Match:
     """Share of the old foreground that has a consistent, same-coloured place now."""
     flow_HW2: np.ndarray
     """From the new view to the old one, view pixels."""
+    error_HW: np.ndarray
+    """Squared colour difference to what the flow predicts, averaged over a small neighbourhood."""
 
 
 class Flow:
@@ -178,7 +180,7 @@ class Flow:
         there = grid + forth
         trust_old = cv2.remap(trust, there, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
         quality = float((trust_old * mask_HW).sum() / max(mask_HW.sum(), 1e-6))
-        return Match(prior, trust, quality, back)
+        return Match(prior, trust, quality, back, _prediction_error(colour, now))
 
     @staticmethod
     def _trust(back: np.ndarray, forth_at: np.ndarray) -> np.ndarray:
@@ -195,6 +197,18 @@ class Layers:
     """The old foreground probability moved rigidly with the object's sheet."""
     ratio_HW: np.ndarray
     """How much better the object's motion explains each pixel than the ground's, in [-1, 1]; 0 says nothing."""
+    rigid_HW: np.ndarray
+    """In [0, 1]: how far to believe the sheet rather than the dense flow; 0.5 where both predict the colours as well."""
+    motion_23: np.ndarray
+    """The object's affine motion, new view pixels to old ones."""
+
+    def carry(self, box: tuple[float, float, float, float]) -> np.ndarray:
+        """A box of the old view, moved and scaled as the object moved; [4] in the new view's pixels."""
+        scale = self.motion_23[:, :2].diagonal().clip(0.8, 1.25)
+        centre, half = (np.array(box[:2]) + box[2:]) / 2, (np.array(box[2:]) - box[:2]) / 2
+        turn = self.motion_23[:, :2]
+        at = np.linalg.solve(turn, centre - self.motion_23[:, 2]) if abs(np.linalg.det(turn)) > 0.3 else centre
+        return np.concatenate([at - half / scale, at + half / scale])
 
 
 def layers(match: Match, before: np.ndarray, view: np.ndarray, mask_HW: np.ndarray) -> Layers | None:
@@ -220,15 +234,21 @@ def layers(match: Match, before: np.ndarray, view: np.ndarray, mask_HW: np.ndarr
     wrong_front, wrong_ground = (_prediction_error(_move(model, before), view) for model in (front, ground))
     noise = 2 * float(np.median(np.minimum(wrong_front, wrong_ground))) + 8
     ratio = (wrong_ground - wrong_front) / (wrong_ground + wrong_front + noise)
-    return Layers(_move(front, mask_HW, cv2.BORDER_CONSTANT), ratio)
+    rigid = (match.error_HW + noise) / (match.error_HW + wrong_front + 2 * noise)
+    return Layers(_move(front, mask_HW, cv2.BORDER_CONSTANT), ratio, rigid, _matrix(front, width, height))
 
 
 def _move(model: np.ndarray, image: np.ndarray, border: int = cv2.BORDER_REPLICATE) -> np.ndarray:
     """The image after the affine flow `model` (new view to old one)."""
     height, width = image.shape[:2]
-    linear = np.stack([model[1] / width, model[2] / height], 1)
-    matrix = np.concatenate([np.eye(2) + linear, model[0][:, None]], 1)
+    matrix = _matrix(model, width, height)
     return cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=border)
+
+
+def _matrix(model: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The affine map [2, 3], new pixels to old ones, of a fitted flow [3, 2]."""
+    linear = np.stack([model[1] / width, model[2] / height], 1)
+    return np.concatenate([np.eye(2) + linear, model[0][:, None]], 1)
 
 
 def _prediction_error(moved: np.ndarray, view: np.ndarray) -> np.ndarray:

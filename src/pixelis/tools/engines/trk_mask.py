@@ -18,9 +18,14 @@ def log_odds(prob_HW: np.ndarray) -> np.ndarray:
     return np.log(prob / (1 - prob))
 
 
-def mean_odds(one_HW: np.ndarray, other_HW: np.ndarray) -> np.ndarray:
-    """The probability half-way between two: undecided where they contradict each other."""
-    return 1 / (1 + np.exp(-0.5 * (log_odds(one_HW) + log_odds(other_HW))))
+def mix_odds(one_HW: np.ndarray, other_HW: np.ndarray, share_HW: np.ndarray) -> np.ndarray:
+    """The probability between two, `share_HW` of the way to the second: undecided where they contradict each other."""
+    return 1 / (1 + np.exp(-((1 - share_HW) * log_odds(one_HW) + share_HW * log_odds(other_HW))))
+
+
+def agreeing_motion(ratio_HW: np.ndarray, colour_HW: np.ndarray) -> np.ndarray:
+    """Motion evidence, faded where the colours speak against it: a foot on the ground moves with the ground."""
+    return ratio_HW / (1 + np.exp(-1.5 * np.sign(ratio_HW) * colour_HW))
 
 
 def blend(prob_HW: np.ndarray, mask_HW: np.ndarray, share: float) -> np.ndarray:
