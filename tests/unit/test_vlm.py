@@ -18,6 +18,7 @@ import torch
 from pixelis.core.errors import ConfigError, DataError
 from pixelis.core.media import open_medium
 from pixelis.core.trajectory import TokenRun
+from pixelis.policy.adapters import add_adapters, lora_parameters
 from pixelis.policy.base import Observation, PolicyError, Task, TokenLimit
 from pixelis.policy.vlm import VlmPolicy, logp_of
 from pixelis.policy.vlm_decode import Decoder, Piece
@@ -296,6 +297,25 @@ def test_image_tokens_without_features_never_reach_the_model(checkpoint):
     decoder = Decoder(checkpoint.model, num_lanes=1, image_id=checkpoint.base.config.image_token_id)
     with pytest.raises(RuntimeError, match="1 image tokens, but 0 image features"):
         decoder.read([Piece(0, 0, [5, checkpoint.base.config.image_token_id], torch.zeros(3, 2, dtype=torch.long))])
+
+
+@pytest.mark.parametrize("adapters", [False, True])
+def test_large_models_run_module_by_module_to_the_same_end(tmp_path, adapters):
+    model = load_checkpoint(make_checkpoint(tmp_path, vocab_size=600)).model
+    image_id = model.config.image_token_id
+    if adapters:
+        model = add_adapters(model, rank=4).eval()
+        with torch.no_grad():
+            for parameter in lora_parameters(model, "policy").values():
+                parameter.add_(0.1)
+    ids = [5, 6, 7, 8, 9]
+    with torch.inference_mode():
+        expected = model(input_ids=torch.tensor([ids])).logits[0, -1]
+        for limit in (0, 10**9):
+            decoder = Decoder(model, num_lanes=2, image_id=image_id, fuse_limit=limit)
+            decoder.read([Piece(1, 0, ids[:3], torch.arange(3).expand(3, -1))])
+            decoder.step([1], [ids[3]], [3], [3])
+            assert torch.allclose(decoder.step([1], [ids[4]], [4], [4])[0], expected, atol=1e-4)
 
 
 def test_cancelling_a_turn_leaves_the_conversation_as_it_was(checkpoint):

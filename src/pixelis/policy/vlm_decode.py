@@ -49,9 +49,10 @@ class Decoder:
         model: a Qwen3-VL model, with or without LoRA adapters.
         num_lanes: sequences held at once.
         image_id: the id of an image token.
+        fuse_limit: parameters of a language model up to which weights are merged for speed.
     """
 
-    def __init__(self, model: Any, *, num_lanes: int, image_id: int) -> None:
+    def __init__(self, model: Any, *, num_lanes: int, image_id: int, fuse_limit: int = FUSE_LIMIT) -> None:
         base = base_of(model)
         self._text, self._head, self._image_id = base.model.language_model, base.lm_head, image_id
         self.num_lanes = num_lanes
@@ -60,7 +61,7 @@ class Decoder:
         self._head_dim = getattr(config, "head_dim", None) or config.hidden_size // self._heads
         weight = self._text.embed_tokens.weight
         self.device, self.dtype = weight.device, weight.dtype
-        self._is_fused = sum(p.numel() for p in self._text.parameters()) <= FUSE_LIMIT
+        self._is_fused = sum(p.numel() for p in self._text.parameters()) <= fuse_limit
         self._kv = self._empty(FIRST_CAPACITY)
         self.refresh()
 
