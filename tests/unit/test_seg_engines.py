@@ -242,7 +242,7 @@ def test_mobile_sam_missing_says_where_it_is_looked_for(tmp_path, monkeypatch):
     monkeypatch.setenv(FOLDER_ENV, str(tmp_path))
     with pytest.raises(NotInstalled, match=r"holds none of encoder\.onnx"):
         MobileSamSeg()
-    with pytest.raises(NotInstalled, match="is not a file"):
+    with pytest.raises(NotInstalled, match="neither a file nor a folder"):
         MobileSamSeg(tmp_path / "encoder.onnx", tmp_path / "sam.onnx")
 
 
