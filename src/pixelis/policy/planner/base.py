@@ -80,7 +80,7 @@ class Scene:
         if thing.colour:
             fits = [b for b in fits if b.colour == thing.colour]
         if thing.shape:
-            fits = [b for b in fits if b.shape == thing.shape or (b.shape, thing.shape) in _EASILY_TAKEN]
+            fits = [b for b in fits if b.shape == thing.shape or (b.shape, thing.shape) in _EASILY_TAKEN or b.shape_confidence < UNSURE]
             fits.sort(key=lambda b: (b.shape != thing.shape, -b.shape_confidence))
         else:
             fits.sort(key=lambda b: -b.contrast * b.area_px**0.5)
@@ -103,6 +103,8 @@ class Scene:
         return f"{row} {column}".strip() or "centre"
 
 
+UNSURE = 0.25
+"""Below this a guess at a shape excludes no other."""
 _EASILY_TAKEN = {
     ("rectangle", "square"), ("square", "rectangle"), ("ellipse", "circle"), ("circle", "ellipse"), ("circle", "ring"),
     ("diamond", "square"), ("square", "diamond"), ("hexagon", "circle"), ("pentagon", "circle"), ("circle", "hexagon"),

@@ -64,7 +64,9 @@ def shape(scene: Scene) -> Plan:
         return (yield from most_salient(scene, "shape"))
     found = yield segment(scene, blob, f"I see something {thing.colour}; I take its exact extent.")
     response = yield Act(f"Now the shape of the {words}.", "PROP", {"what": "shape", **region(scene, found, blob.box)})
-    if is_ok(found) and attribute(response, "shape") in (None, "irregular"):
+    measured = attribute(response, "shape")
+    # A segmented ring may come back filled: its hole shows only in the picture itself.
+    if is_ok(found) and (measured in (None, "irregular") or (blob.shape == "ring" and measured != "ring")):
         response = yield Act(
             "Its outline is unclear; once more, from its box.", "PROP", {"what": "shape", "bbox_2d": scene.wire(blob.box, 2)}
         )
