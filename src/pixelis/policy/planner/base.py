@@ -80,7 +80,7 @@ class Scene:
         if thing.colour:
             fits = [b for b in fits if b.colour == thing.colour]
         if thing.shape:
-            fits = [b for b in fits if b.shape == thing.shape or (b.shape, thing.shape) in _EASILY_TAKEN or b.shape_confidence < UNSURE]
+            fits = [b for b in fits if _may_be(b, thing.shape)]
             fits.sort(key=lambda b: (b.shape != thing.shape, -b.shape_confidence))
         else:
             fits.sort(key=lambda b: -b.contrast * b.area_px**0.5)
@@ -103,8 +103,8 @@ class Scene:
         return f"{row} {column}".strip() or "centre"
 
 
-UNSURE = 0.25
-"""Below this a guess at a shape excludes no other."""
+UNSURE, SURE = 0.25, 0.65
+"""Below the first a guess at a shape excludes no other; from the second on it excludes even what is easily taken for it."""
 _EASILY_TAKEN = {
     ("rectangle", "square"), ("square", "rectangle"), ("ellipse", "circle"), ("circle", "ellipse"), ("circle", "ring"),
     ("diamond", "square"), ("square", "diamond"), ("hexagon", "circle"), ("pentagon", "circle"), ("circle", "hexagon"),
@@ -112,6 +112,12 @@ _EASILY_TAKEN = {
     ("star", "cross"), ("cross", "star"),
 }  # fmt: skip
 """(guess, truth) pairs that a coarse eye takes for each other."""
+
+
+def _may_be(blob: Blob, shape: str) -> bool:
+    if blob.shape == shape or blob.shape_confidence < UNSURE:
+        return True
+    return blob.shape_confidence < SURE and (blob.shape, shape) in _EASILY_TAKEN
 
 
 def _distance(a: tuple[float, float], b: tuple[float, float]) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rapidfuzz import fuzz
 
 from pixelis.core.geometry import Box
-from pixelis.policy.planner.base import Act, Plan, Response, Scene, absent, distance, is_ok
+from pixelis.policy.planner.base import Act, Plan, Response, Scene, absent, is_ok
 from pixelis.policy.planner.question import PLACE_WORDS, Thing
 from pixelis.policy.planner.sight import colour_around
 
