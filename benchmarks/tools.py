@@ -24,13 +24,13 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from pixelis.core.media import Medium, open_medium  # noqa: E402
-from pixelis.core.ops import Call, Result  # noqa: E402
-from pixelis.testing.check import video_medium  # noqa: E402
-from pixelis.tools.doctor import PACKAGES, _version  # noqa: E402
-from pixelis.tools.execute import Executor  # noqa: E402
-from pixelis.tools.settings import ToolSettings  # noqa: E402
-from pixelis.tools.toolbox import build_toolbox  # noqa: E402
+from pixelis.core.media import Medium, open_medium
+from pixelis.core.ops import Call, Result
+from pixelis.testing.check import video_medium
+from pixelis.tools.doctor import PACKAGES, _version
+from pixelis.tools.execute import Executor
+from pixelis.tools.settings import ToolSettings
+from pixelis.tools.toolbox import build_toolbox
 
 PARTS = ("seg", "trk", "ocr", "temp", "prop", "encoder")
 DEFAULT_ENGINES = {

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 pytest.importorskip("transformers")
 
+from pixelis.core.arguments import tool_schemas
 from pixelis.core.grammar import render_response
 from pixelis.core.trajectory import TokenRun
-from pixelis.core.wire import tool_schemas
 from pixelis.policy.buffer import ChatFormat, ImageRef, TokenBuffer
 from pixelis.testing.tiny_vlm import SPECIALS, TAGS, make_tokenizer
 

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pixelis.core.arguments import ARGUMENTS
 from pixelis.core.errors import ERROR_KINDS
 from pixelis.core.geometry import Box
 from pixelis.core.grammar import render_response
 from pixelis.core.ops import EVENTS, OPS, PROPERTIES, Call
-from pixelis.core.wire import ARGUMENTS, result_to_wire
+from pixelis.core.wire import result_to_wire
 from pixelis.testing.check import background, disc, image_medium, video_medium
 from pixelis.tools.execute import Executor
 from pixelis.tools.toolbox import build_toolbox

@@ -17,10 +17,10 @@ import numpy as np
 from PIL import Image
 
 from pixelis.core import jsontext
+from pixelis.core.arguments import tool_schemas
 from pixelis.core.errors import ConfigError, NotInstalled
 from pixelis.core.grammar import CALL_CLOSE, CALL_OPEN
 from pixelis.core.trajectory import PolicyInfo, TokenRun
-from pixelis.core.wire import tool_schemas
 from pixelis.policy.base import Observation, PolicyError, Task
 from pixelis.policy.prompt import GUIDE, ImagePart, question_parts, system_text
 

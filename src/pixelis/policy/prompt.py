@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from pixelis.core import jsontext
+from pixelis.core.arguments import tool_schemas
 from pixelis.core.media import Medium
-from pixelis.core.wire import tool_schemas
 from pixelis.policy.base import Task
 
 GUIDE = (

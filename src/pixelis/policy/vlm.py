@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from pixelis.core.arguments import tool_schemas
 from pixelis.core.errors import ConfigError, DataError, ToolError
 from pixelis.core.grammar import ANSWER_CLOSE, CALL_CLOSE
 from pixelis.core.trajectory import PolicyInfo, TokenRun
-from pixelis.core.wire import tool_schemas
 from pixelis.policy.base import Observation, PolicyError, Task, TokenLimit
 from pixelis.policy.buffer import ChatFormat, ImageRef, TokenBuffer
 from pixelis.policy.prompt import GUIDE, ImagePart, question_parts

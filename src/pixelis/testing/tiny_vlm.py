@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from pixelis.core.arguments import tool_schemas
 from pixelis.core.errors import NotInstalled
-from pixelis.core.wire import tool_schemas
 from pixelis.policy.prompt import system_text
 
 SPECIALS = (

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pixelis.core.arguments import resolve
 from pixelis.core.errors import AgentError, DataError, NotInstalled, ToolError
 from pixelis.core.media import Medium
 from pixelis.core.ops import Args, Call, CallError, Output, Result
-from pixelis.core.wire import resolve
 from pixelis.tools.base import Context, Tool, Toolbox
 from pixelis.tools.cache import ResultCache, cache_key
 
