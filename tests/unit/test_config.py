@@ -59,7 +59,7 @@ def test_an_unknown_engine_lists_the_known_ones():
 
 def test_mobile_sam_without_its_files_says_how_to_get_them(tmp_path):
     with pytest.raises(NotInstalled, match="PIXELIS_MOBILE_SAM"):
-        build_toolbox(ToolSettings(seg="mobile-sam", mobile_sam_folder=str(tmp_path)), ops=["SEG"])["SEG"].version
+        build_toolbox(ToolSettings(seg="mobile-sam", mobile_sam_folder=str(tmp_path)), ops=["SEG"])
 
 
 def test_every_op_has_an_engine_that_needs_nothing_beyond_pip():

@@ -40,7 +40,7 @@ class MobileSamSeg:
     """Promptable segmentation with MobileSAM's encoder and decoder.
 
     Args:
-        encoder_path: `encoder.onnx`, or the folder that holds it; None looks in the folder that the environment variable PIXELIS_MOBILE_SAM names.
+        encoder_path: `encoder.onnx`, or the folder that holds it; None looks in the folder that PIXELIS_MOBILE_SAM names.
         decoder_path: `sam.onnx`, `decoder.onnx` or `mobile_sam.onnx`; None likewise.
         cache_size: how many images' encodings to keep, 4 MiB each.
         threads: of onnxruntime; 0 lets it choose.

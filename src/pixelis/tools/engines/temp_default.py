@@ -10,6 +10,7 @@ import numpy as np
 
 from pixelis.tools.engines.temp_changes import Change, agree, colour_share, find_changes, find_cuts, merge, overlap, presence, whole_changes
 from pixelis.tools.engines.temp_events import MAX_SHOTS, Request, Segment, parse_event, suppress
+from pixelis.tools.engines.temp_flow import Leftover
 from pixelis.tools.engines.temp_motion import find_motion
 from pixelis.tools.engines.temp_signal import Clip, Evidence, find_evidence, read_clip
 
@@ -74,7 +75,7 @@ class DefaultTemp:
         cuts = find_cuts(evidence)
         if request.kind == "cut":
             return suppress(_shots(clip, cuts), keep=MAX_SHOTS)
-        changes = _all_changes(clip, evidence, cuts, box is not None)
+        changes = _weighed(clip, _all_changes(clip, evidence, cuts, box is not None))
         if request.kind == "changes":
             return suppress(_narrow(clip, changes, cuts, request, box is not None))
         return suppress(_spans(clip, changes, request))
@@ -112,6 +113,13 @@ def _all_changes(clip: Clip, evidence: Evidence, cuts: list[tuple[int, float]], 
             if gradual is not None and _inside(gradual, clip.region) and not any(_same(gradual, other) for other in found):
                 found.append(gradual)
     return sorted(found, key=lambda c: (c.first, -c.score))
+
+
+def _weighed(clip: Clip, changes: list[Change]) -> list[Change]:
+    """Scores with what motion explains taken off."""
+    leftover = Leftover(clip)
+    # Half unexplained is as good as all: where the flow finds something alike, it bends it into place.
+    return [replace(c, score=c.score * (0.1 + 0.9 * min(1.0, leftover.share(c) / 0.5))) for c in changes]
 
 
 def _inside(change: Change, region: tuple[int, int, int, int]) -> bool:
