@@ -103,8 +103,8 @@ class Scene:
         return f"{row} {column}".strip() or "centre"
 
 
-UNSURE, SURE = 0.25, 0.65
-"""Below the first a guess at a shape excludes no other; from the second on it excludes even what is easily taken for it."""
+UNSURE, SURE, SMALL_PX = 0.25, 0.8, 28.0
+"""A guess at a shape below the first excludes no other; below the second, on a small thing, only what is not easily taken for it."""
 _EASILY_TAKEN = {
     ("rectangle", "square"), ("square", "rectangle"), ("ellipse", "circle"), ("circle", "ellipse"), ("circle", "ring"),
     ("diamond", "square"), ("square", "diamond"), ("hexagon", "circle"), ("pentagon", "circle"), ("circle", "hexagon"),
@@ -117,7 +117,8 @@ _EASILY_TAKEN = {
 def _may_be(blob: Blob, shape: str) -> bool:
     if blob.shape == shape or blob.shape_confidence < UNSURE:
         return True
-    return blob.shape_confidence < SURE and (blob.shape, shape) in _EASILY_TAKEN
+    is_doubtful = blob.shape_confidence < SURE and max(blob.box.width, blob.box.height) < SMALL_PX
+    return is_doubtful and (blob.shape, shape) in _EASILY_TAKEN
 
 
 def _distance(a: tuple[float, float], b: tuple[float, float]) -> float:

@@ -162,9 +162,9 @@ def relation(scene: Scene) -> Plan:
     other = next(iter(regions[1].values()))
     response = yield Act("How do they lie to each other?", "PROP", {"what": "relation", **regions[0], "other": other})
     (ax, ay), (bx, by) = boxes[0].centre, boxes[1].centre
-    said = {str(a.get("value")) for a in response.get("attributes", [])} if is_ok(response) else set()
-    level = next((w for w in ("left", "right") if w in said), "left" if ax < bx else "right")
-    upright = next((w for w in ("above", "below") if w in said), "above" if ay < by else "below")
+    across, down = (str(attribute(response, name) or "") for name in ("horizontal", "vertical"))
+    level = next((w for w in ("left", "right") if across.startswith(w)), "left" if ax < bx else "right")
+    upright = next((w for w in ("above", "below") if down.startswith(w)), "above" if ay < by else "below")
     text = scene.question.text
     if scene.question.intent == "relation_true":
         asked = next(w for w in ("left", "right", "above", "below") if w in text)
