@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pixelis.core.geometry import Box
-from pixelis.policy.planner.base import Act, Plan, Scene, absent, attribute, distance, is_ok, region
+from pixelis.policy.planner.base import UNSURE, Act, Plan, Scene, absent, attribute, distance, is_ok, region
 from pixelis.policy.planner.photos import CANNOT_NAME, count_things, most_salient
 from pixelis.policy.planner.question import Thing, number_of
 from pixelis.policy.planner.sight import Blob
@@ -104,7 +104,9 @@ def count(scene: Scene) -> Plan:
         # A segmented ring may come back filled: its hole shows only in the picture itself.
         region = {"bbox_2d": scene.wire(blob.box, 2)} if thing.shape == "ring" or not is_ok(response) else {"ref": step - 1}
         response = yield Act(f"Is it a {thing.shape}?", "PROP", {"what": "shape", **region})
-        num += (attribute(response, "shape") or blob.shape) == thing.shape
+        attributes = response.get("attributes", []) if is_ok(response) else []
+        is_measured = bool(attributes) and attributes[0].get("score", 0) > UNSURE
+        num += (attribute(response, "shape") if is_measured else blob.shape) == thing.shape
         if step >= 13:
             num += sum(b.shape == thing.shape for b in candidates[seen:])
             break

@@ -34,6 +34,10 @@ def find_sign(scene: Scene, thing: Thing, spans: list[Read], frame: int = 0) -> 
     """The box of a sign: a patch of that colour, or the text that stands on that colour."""
     on_colour = [s for s in spans if colour_around(scene.image(frame), s.box) == thing.colour]
     found = scene.find(thing, frame)
+    # A text that fills its sign leaves no rim to tell the colour by: the patch under it does.
+    backed = [b.box for b in scene.blobs(frame) if b.colour == thing.colour and b.fill > 0.8 and _holds_any(b.box, spans)]
+    if backed:
+        return backed[0]
     if on_colour:
         inside = [b.box for b in found if any(b.box.intersect(s.box).area > 0.6 * s.box.area for s in on_colour)]
         return inside[0] if inside else on_colour[0].box.grow(6)
@@ -41,6 +45,10 @@ def find_sign(scene: Scene, thing: Thing, spans: list[Read], frame: int = 0) -> 
         if blob.box.width < 0.5 * scene.medium.width:
             return blob.box
     return None
+
+
+def _holds_any(box: Box, spans: list[Read]) -> bool:
+    return box.area > 0 and any(box.intersect(s.box).area > 0.6 * s.box.area for s in spans)
 
 
 def read_sign(scene: Scene) -> Plan:

@@ -13,10 +13,13 @@ from pixelis.policy.planner.question import Thing
 from pixelis.policy.planner.sight import Mover, first_mover
 
 
-def locate_in_time(scene: Scene, thing: Thing) -> tuple[Box | None, int]:
-    """Where and on which frame the thing is first seen, looking at a few frames; (None, 0) when it never is."""
+def locate_in_time(scene: Scene, thing: Thing, rival: Thing | None = None) -> tuple[Box | None, int]:
+    """Where and on which frame the thing is first seen, looking at a few frames; (None, 0) when it never is.
+
+    What is seen to be the rival, a thing of the same colour and another shape, is not taken for it.
+    """
     for frame in glances(scene, 7):
-        found = scene.find(thing, frame)
+        found = [b for b in scene.find(thing, frame) if rival is None or b.shape != rival.shape]
         if found:
             return found[0].box, frame
     return None, 0
@@ -161,8 +164,10 @@ def faster(scene: Scene) -> Plan:
     if len(things) < 2:
         return (yield from speed(scene))
     speeds: list[float] = []
-    for thing in things:
-        box, frame = locate_in_time(scene, thing)
+    for thing, rival in zip(things, things[::-1], strict=True):
+        box, frame = locate_in_time(scene, thing, rival)
+        if box is None:
+            box, frame = locate_in_time(scene, thing)
         if box is None:
             return absent(thing)
         response = yield track(scene, box, frame, f"I follow the {thing.words}.")
