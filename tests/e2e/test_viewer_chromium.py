@@ -240,6 +240,24 @@ def test_steps_change_what_is_drawn(browser, page):
     assert kinds(browser).count("box") == 6  # SEG, ZOOM and PROP; halo and colour each
 
 
+def test_address_leads_to_the_nearest_frame(browser, page):
+    browser.open(page, address="t=1&s=2&f=31")
+    assert browser.run("document.querySelector('.controls output').textContent").startswith("3.10 s")
+    browser.open(page, address="t=1&s=2&f=4000")
+    assert browser.run("document.querySelector('.controls output').textContent").startswith("3.90 s")
+    browser.open(page, address="t=77&s=99&f=x&theme=dark")
+    assert browser.run("document.querySelector('h1').textContent").startswith("Ein zweiter")
+    assert browser.complaints() == []
+
+
+def test_a_row_of_text_points_at_its_box(browser, page):
+    browser.open(page, address="t=0&s=3")
+    browser.run("document.querySelector('.step.is-on .found > div').dispatchEvent(new Event('pointerenter'))")
+    assert kinds(browser).count("pointer") == 2
+    browser.run("document.querySelector('.step.is-on .found > div').dispatchEvent(new Event('pointerleave'))")
+    assert "pointer" not in kinds(browser)
+
+
 def test_scrubber_moves_the_frame_and_the_track(browser, page):
     browser.open(page, address="t=1&s=1")
     first = browser.run("document.querySelector('.canvas img').src")

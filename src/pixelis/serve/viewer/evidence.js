@@ -12,6 +12,7 @@ class Sheet {
     this.scale_y = height / medium.height;
     this.taken = [];
     this.problem = "";
+    this.labels = svg;
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     svg.replaceChildren();
     const dpr = window.devicePixelRatio || 1;
@@ -59,13 +60,25 @@ class Sheet {
     if (!place) return false;
     const [x, y] = place;
     this.taken.push({ x, y, width, height: LABEL.height });
-    this.svg.append(
+    this.labels.append(
       s("g", { class: "label" },
         s("rect", { x, y, width, height: LABEL.height, rx: 5, fill: "#0d1016", "fill-opacity": 0.88 }),
         s("rect", { x, y: y + 3, width: 3, height: LABEL.height - 6, rx: 1.5, fill: colour }),
         s("text", { x: x + LABEL.pad + 3, y: y + 14.5, fill: "#fff", "font-size": 12, "font-weight": 600, "font-family": "system-ui, sans-serif" }, shown)),
     );
     return true;
+  }
+
+  /** A small number at a box's upper left, for a list that says the rest. */
+  tag(box, text) {
+    const rect = this.rect(box);
+    const width = 6 * String(text).length + 6;
+    const [x, y] = [clamp(rect.x - width - 1, 0, Math.max(0, this.width - width)), clamp(rect.y, 0, Math.max(0, this.height - 13))];
+    this.svg.append(
+      s("g", { class: "tag" },
+        s("rect", { x, y, width, height: 13, rx: 3, fill: "#0d1016", "fill-opacity": 0.88 }),
+        s("text", { x: x + width / 2, y: y + 10, fill: "#fff", "font-size": 10, "text-anchor": "middle", "font-family": "system-ui, sans-serif" }, text)),
+    );
   }
 
   cut(text, room) {
@@ -142,7 +155,7 @@ const DRAW = {
     if (!sheet.isOverview) sheet.box(found.box, colour, { width: 1.25, dash: "1 5", opacity: 0.8, kind: "region" });
     for (const span of found.spans) sheet.box(span.box, colour, { width: 2, title: span.text, kind: "span" });
     if (sheet.isOverview) sheet.label(found.box, `${tag} ${found.spans.length}`, colour);
-    else for (const span of found.spans) sheet.label(span.box, span.text, colour, { must: false });
+    else labelSpans(sheet, found.spans, colour);
   },
   TEMP(sheet, found, colour, tag) {
     const time = sheet.time_s;
@@ -157,6 +170,15 @@ const DRAW = {
     else for (const a of found.attributes) sheet.label(found.box, attributeText(a), colour, { must: false });
   },
 };
+
+/** Each text beside its box; where a page is too full for that, numbers that the list of texts explains. */
+function labelSpans(sheet, spans, colour) {
+  sheet.taken.push(...spans.map((span) => sheet.rect(span.box))); // no label may hide another text
+  sheet.labels = s("g");
+  if (spans.every((span) => sheet.label(span.box, span.text, colour, { must: false }))) sheet.svg.append(sheet.labels);
+  else spans.forEach((span, i) => sheet.tag(span.box, i + 1));
+  sheet.labels = sheet.svg;
+}
 
 /** The track's box on a frame, or on the nearest one it has, while the frame is within its stretch. */
 function nearestPoint(points, frame) {

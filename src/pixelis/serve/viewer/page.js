@@ -197,11 +197,18 @@ function foundList(step, i) {
       const rows = visibleRuns(found.points).slice(0, 50).map(([a, b]) => (canJump ? jump("visible", `${seconds(a)} – ${seconds(b)}`, "", a) : row("visible", `${seconds(a)} – ${seconds(b)}`)));
       return h("div", { class: "found" }, row("track", `#${found.track_id}, on ${seen.length} of ${found.points.length} frames`, number(found.score)), rows);
     }
-    case "OCR": return h("div", { class: "found" }, found.spans.length ? found.spans.map((g, k) => row(k + 1, g.text, number(g.confidence))) : row("", "no text"));
+    case "OCR": return h("div", { class: "found" }, found.spans.length ? found.spans.map((g, k) => pointing(row(k + 1, g.text, number(g.confidence)), g.box, i)) : row("", "no text"));
     case "TEMP": return h("div", { class: "found" }, found.segments.length
       ? found.segments.map((g, k) => (canJump ? jump : row)(k + 1, `${seconds(g.start_s)} – ${seconds(g.end_s)}`, number(g.score), (g.start_s + g.end_s) / 2)) : row("", "no segment"));
     default: return h("div", { class: "found" }, found.attributes.map((a) => row(a.name, attributeText({ ...a, name: "" }).slice(2), number(a.confidence))));
   }
+}
+
+/** A row that shows its box on the picture while the mouse is over it. */
+function pointing(row, box, i) {
+  row.addEventListener("pointerenter", () => { if (state.step === i + 1) stage.point(box); });
+  row.addEventListener("pointerleave", () => stage.point(null));
+  return row;
 }
 
 function crop(found) {
@@ -269,7 +276,7 @@ function followAddress() {
   if (["light", "dark"].includes(wanted.get("theme"))) setTheme(wanted.get("theme"));
   const frame = whole("f");
   open(clamp(whole("t") ?? 0, 0, index.trajectories.length - 1), whole("s") ?? 0);
-  if (frame !== null && stage.isVideo) stage.seek(stage.frames.findIndex((f) => f.frame === frame));
+  if (frame !== null && stage.isVideo) stage.seekFrame(frame);
 }
 
 function moveTrajectory(by) {

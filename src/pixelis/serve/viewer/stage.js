@@ -76,8 +76,7 @@ class Stage {
   goHome() {
     const frame = homeFrame(this.view.steps[this.chosen[0]], this.frames);
     if (frame === null || !this.isVideo || !this.frames.length) return this.draw();
-    const near = this.frames.reduce((best, f) => (Math.abs(f.frame - frame) < Math.abs(best.frame - frame) ? f : best));
-    this.seek(this.frames.indexOf(near));
+    this.seekFrame(frame);
   }
 
   seek(position) {
@@ -142,6 +141,7 @@ class Stage {
     const sheet = new Sheet(this.svg, this.layer, {
       width: area.width, height: area.height, medium: info, isVideo: this.isVideo && frame, frame: frame ? frame.frame : -1,
     });
+    this.sheet = sheet;
     sheet.time_s = frame ? frame.time_s : -1;
     sheet.isOverview = this.chosen.length !== 1;
     this.picture.classList.toggle("is-pixelated", Boolean(frame) && area.width > 3 * info.width);
@@ -153,6 +153,20 @@ class Stage {
     }
     this.describe(sheet, frame);
     if (this.isVideo) this.drawLanes();
+  }
+
+  /** Point at one box of what is drawn; null takes the pointer away. */
+  point(box) {
+    this.svg.querySelector(".pointer")?.remove();
+    if (!box || !this.sheet) return;
+    this.sheet.box(box, "#ffffff", { width: 3, kind: "pointer" }).classList.add("pointer");
+  }
+
+  /** Go to the frame on this page that is nearest to one of the video's. */
+  seekFrame(frame) {
+    if (!this.frames.length) return;
+    const near = this.frames.reduce((best, f) => (Math.abs(f.frame - frame) < Math.abs(best.frame - frame) ? f : best));
+    this.seek(this.frames.indexOf(near));
   }
 
   describe(sheet, frame) {
