@@ -164,12 +164,18 @@ def faster(scene: Scene) -> Plan:
     if len(things) < 2:
         return (yield from speed(scene))
     speeds: list[float] = []
+    taken: list[Box] = []
     for thing, rival in zip(things, things[::-1], strict=True):
         box, frame = locate_in_time(scene, thing, rival)
         if box is None:
             box, frame = locate_in_time(scene, thing)
+        if box is not None and any(box.iou(other) > 0.5 for other in taken):
+            # The two were taken for one: this one is what else has the colour.
+            rest = [b.box for b in scene.blobs(frame) if b.colour == thing.colour and all(b.box.iou(o) < 0.3 for o in taken)]
+            box = rest[0] if rest else box
         if box is None:
             return absent(thing)
+        taken.append(box)
         response = yield track(scene, box, frame, f"I follow the {thing.words}.")
         if not is_ok(response):
             speeds.append(0.0)
