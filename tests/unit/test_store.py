@@ -140,6 +140,15 @@ def test_another_schema_and_unknown_fields_are_refused():
         load_trajectory(b"{", where="f:1")
 
 
+def test_a_damaged_timing_is_named(tmp_path):
+    with RunWriter(tmp_path / "r", {}) as writer:
+        writer.append(make("a"), timing=Timing(id="a", steps=(), total_s=0.5))
+    with open(tmp_path / "r" / "timings.jsonl", "ab") as file:
+        file.write(b"{}\n{torn")
+    with pytest.raises(DataError, match=r"timings.jsonl:2: this line is no timing"):
+        open_run(tmp_path / "r").timings()
+
+
 def test_a_changed_or_missing_blob_is_named(tmp_path):
     name = sha256(b"crop")
     with RunWriter(tmp_path / "r", {}) as writer:

@@ -188,12 +188,17 @@ class Run:
                     yield _parse_line(line, where=f"{path}:{number}")
 
     def timings(self) -> dict[str, Timing]:
-        """Timings by trajectory id; an unfinished last line is passed over."""
+        """Timings by trajectory id; an unfinished last line is passed over.
+
+        Raises:
+            DataError: a complete line is damaged; names file and line.
+        """
         path = self.folder / TIMINGS_FILE
         if not path.exists():
             return {}
         lines = path.read_bytes().split(b"\n")[:-1]
-        return {timing.id: timing for timing in map(load_timing, lines)}
+        timings = (load_timing(line, where=f"{path}:{number}") for number, line in enumerate(lines, 1))
+        return {timing.id: timing for timing in timings}
 
     def blob_path(self, name: str) -> Path:
         return self.folder / BLOBS_DIR / name

@@ -149,5 +149,9 @@ def dump_timing(timing: Timing) -> bytes:
     return _TIMING.dump_json(timing)
 
 
-def load_timing(data: bytes) -> Timing:
-    return _TIMING.validate_json(data)
+def load_timing(data: bytes, *, where: str) -> Timing:
+    """Raises: DataError: the line is no timing."""
+    try:
+        return _TIMING.validate_json(data)
+    except ValidationError:
+        raise DataError(f"{where}: this line is no timing; timings are no evidence: remove the line") from None
