@@ -88,7 +88,7 @@ def whole_changes(clip: Clip, cuts: list[int]) -> list[Change]:
         if t in cuts or between < 4 or clear < 0.4:
             continue
         mask = np.ones((y1 - y0, x1 - x0), bool)
-        came = _came(clip.lab_THWC[t - 1], clip.lab_THWC[t], clip.region, mask)
+        came = came_of(clip.lab_THWC[t - 1], clip.lab_THWC[t], clip.region, mask)
         out.append(Change(t - 1, t, clip.region, mask, clear * (1 - np.exp(-between / 6)), came, between * mask.size))
     return out
 
@@ -144,11 +144,11 @@ def _judge(clip: Clip, evidence: Evidence, strength: np.ndarray, t: int, box, ma
     score = alone * compact * (1 - np.exp(-mean / (0.8 * limit))) * (1 - np.exp(-mask.sum() / 20))
     if score < 0.08:
         return None
-    came = _came(clip.lab_THWC[t - 1], clip.lab_THWC[t], box, mask)
+    came = came_of(clip.lab_THWC[t - 1], clip.lab_THWC[t], box, mask)
     return Change(t - 1, t, box, mask, float(score), came, own)
 
 
-def _came(before_HWC: np.ndarray, after_HWC: np.ndarray, box, mask) -> float:
+def came_of(before_HWC: np.ndarray, after_HWC: np.ndarray, box, mask) -> float:
     """Compare how much the region stands out from its ring, before and after: by colour, and by an edge along its outline."""
     h, w = before_HWC.shape[:2]
     x0, y0, x1, y1 = box

@@ -15,6 +15,8 @@ from pixelis.tools.engines.temp_motion import find_motion
 from pixelis.tools.engines.temp_signal import Clip, Evidence, find_evidence, read_clip
 
 LONGEST_FADE_S = 1.5  # what takes longer is drift
+FADES_S = (0.4, 0.8)
+MAX_CHANGES = 10  # the clearest ones are paired with each other
 
 
 class DefaultTemp:
@@ -56,7 +58,7 @@ class DefaultTemp:
             times_s: presentation time of each frame in seconds, never running backwards; steps may vary.
             event: an event word, or a sentence with one, and colour words (see the class).
             box: x0, y0, x1, y1 in pixels: look only there; clipped to the frame.
-            should_stop: called once per frame; what it raises passes through.
+            should_stop: called once per frame read and often during the analysis; what it raises passes through.
 
         Returns:
             At most 8 segments (16 shots) by falling score; the score in [0, 1] says how far the evidence stands out from
@@ -70,15 +72,18 @@ class DefaultTemp:
         if clip.count == 1 and request.kind != "cut":
             return []
         if request.kind == "moves":
-            return suppress(find_motion(clip, request.colours))
-        evidence = find_evidence(clip, fine=request.kind != "cut")
+            return suppress(find_motion(clip, request.colours, should_stop))
+        evidence = find_evidence(clip, fine=request.kind != "cut", should_stop=should_stop)
         cuts = find_cuts(evidence)
         if request.kind == "cut":
             return suppress(_shots(clip, cuts), keep=MAX_SHOTS)
-        changes = _weighed(clip, _all_changes(clip, evidence, cuts, box is not None))
         if request.kind == "changes":
-            return suppress(_narrow(clip, changes, cuts, request, box is not None))
-        return suppress(_spans(clip, changes, request))
+            return suppress(_narrow(clip, _all_changes(clip, evidence, None, cuts, box is not None), cuts, request, box is not None))
+        leftover = Leftover(clip, should_stop) if box is not None else None
+        changes = _weighed(leftover, _all_changes(clip, evidence, leftover, cuts, box is not None), clip.count)
+        if leftover is not None:
+            changes = _clearest(changes, [c for lapse_s in FADES_S for c in leftover.fades(clip.region, lapse_s)])
+        return suppress(_spans(clip, leftover, changes, request))
 
 
 def _shots(clip: Clip, cuts: list[tuple[int, float]]) -> list[Segment]:
@@ -90,10 +95,12 @@ def _shots(clip: Clip, cuts: list[tuple[int, float]]) -> list[Segment]:
     ]
 
 
-def _all_changes(clip: Clip, evidence: Evidence, cuts: list[tuple[int, float]], boxed: bool) -> list[Change]:
+def _all_changes(clip: Clip, evidence: Evidence, leftover: Leftover | None, cuts: list[tuple[int, float]], boxed: bool) -> list[Change]:
     """Changes inside the region: sudden ones, then gradual ones at two slower paces that no sudden one explains."""
     at = [t for t, _ in cuts]
     found = [c for c in merge(find_changes(clip, evidence, at)) if _inside(c, clip.region)]
+    if leftover is not None:
+        _join(found, [c for c in leftover.changes(evidence.noise, at) if _inside(c, clip.region)])
     for whole in whole_changes(clip, at) if boxed else ():
         same = [row for row, other in enumerate(found) if other.first == whole.first]
         if same:  # the region as a whole bears out what a part of it shows
@@ -115,11 +122,37 @@ def _all_changes(clip: Clip, evidence: Evidence, cuts: list[tuple[int, float]], 
     return sorted(found, key=lambda c: (c.first, -c.score))
 
 
-def _weighed(clip: Clip, changes: list[Change]) -> list[Change]:
-    """Scores with what motion explains taken off."""
-    leftover = Leftover(clip)
-    # Half unexplained is as good as all: where the flow finds something alike, it bends it into place.
-    return [replace(c, score=c.score * (0.1 + 0.9 * min(1.0, leftover.share(c) / 0.5))) for c in changes]
+def _join(found: list[Change], more: list[Change]) -> None:
+    """Add changes seen another way: at the same moment and place they bear each other out, and the larger tells the shape."""
+    for change in more:
+        same = [row for row, other in enumerate(found) if other.first == change.first and overlap(other, change) > 0.3]
+        if not same:
+            found.append(change)
+            continue
+        best = max(same, key=lambda row: found[row].score)
+        other = found[best]
+        shape = max(other, change, key=lambda c: int(c.mask_HW.sum()))
+        found[best] = replace(shape, score=1 - (1 - other.score) * (1 - change.score))
+
+
+def _clearest(changes: list[Change], fades: list[Change]) -> list[Change]:
+    """Changes and the fades that none of them explains, those that stand out most, in order of time."""
+    out = list(changes)
+    for fade in fades:
+        if not any(o.last <= fade.first and fade.last <= o.first and o.score > 0.5 * fade.score for o in out):
+            out.append(fade)
+    return sorted(sorted(out, key=lambda c: -c.score)[:MAX_CHANGES], key=lambda c: (c.first, -c.score))
+
+
+def _weighed(leftover: Leftover | None, changes: list[Change], count: int) -> list[Change]:
+    """Scores with what motion explains taken off, where that is known."""
+    out = []
+    for change in changes:
+        # Part unexplained is as good as all: where the flow finds something alike, it bends it into place.
+        score = change.score * (0.2 + 0.8 * min(1.0, leftover.share(change) / 0.4)) if leftover is not None else change.score
+        # One frame on a side does not show that a look lasts, nor what is usual there.
+        out.append(replace(change, score=score * (0.4 if change.last == 0 or change.first == count - 1 else 1.0)))
+    return out
 
 
 def _inside(change: Change, region: tuple[int, int, int, int]) -> bool:
@@ -177,12 +210,12 @@ def _passes(share: float) -> float:
     return float(np.clip((share - 0.2) / 0.3, 0, 1))
 
 
-def _spans(clip: Clip, changes: list[Change], request: Request) -> list[Segment]:
+def _spans(clip: Clip, leftover: Leftover | None, changes: list[Change], request: Request) -> list[Segment]:
     """Appearances (or disappearances) and what ends each."""
     sign = 1.0 if request.kind == "appears" else -1.0
     out = []
     for change in changes:
-        partner = _partner(clip, change, changes, sign)
+        partner = _partner(clip, leftover, change, changes, sign)
         came = change.came if partner is None else 0.6 * change.came - 0.4 * partner.came
         evidence = change.score
         if partner is not None:  # two events at one place bear each other out
@@ -204,24 +237,26 @@ def _moment(clip: Clip, change: Change) -> float:
     return (clip.time_after(change.last) + clip.time_after(change.first)) / 2
 
 
-def _partner(clip: Clip, change: Change, changes: list[Change], sign: float) -> Change | None:
+def _partner(clip: Clip, leftover: Leftover | None, change: Change, changes: list[Change], sign: float) -> Change | None:
     """The change that undoes this one: later, at the same place, of the other sign."""
     there = presence(clip, change)
     best, best_worth = None, 0.0
     for other in changes:
-        if other.last < change.first or overlap(change, other) < 0.3:
+        if other.last < change.first or not (overlap(change, other) >= 0.3 or leftover is not None):
             continue
         after = there[other.first : other.first + 3]
         undone = float(np.clip(1.2 - np.abs(after.mean()), 0, 1)) if len(after) else 0.0
+        opposite = float(np.clip(0.5 - sign * other.came, 0, 1))
+        alike = agree(change, other)
+        told = undone > 0.6 and -sign * other.came > 0.15
+        if leftover is not None:  # the place is given: what is as clear as the first change concerns the same thing
+            undone = max(undone, min(1.0, 2 * leftover.bracket(change, other)))
+            told = other.score >= 0.4 * change.score
+            lapse_s = clip.time_after(other.first) - clip.time_after(change.first)
+            worth = other.score * (0.3 + max(alike, 0.5)) * (0.5 * opposite + 1.5 * undone) / (1 + 0.1 * lapse_s)
+        else:
+            worth = other.score * (0.3 + alike) * (opposite + undone) / (1 + 0.05 * (other.first - change.first))
         # A part of the place counts only where it tells the same story: the look is back, and what stood out is gone.
-        if agree(change, other) < 0.3 and not (undone > 0.6 and -sign * other.came > 0.15):
-            continue
-        worth = (
-            other.score
-            * (0.3 + agree(change, other))
-            * (np.clip(0.5 - sign * other.came, 0, 1) + undone)
-            / (1 + 0.05 * (other.first - change.first))
-        )
-        if worth > best_worth:
+        if (alike >= 0.3 or told) and worth > best_worth:
             best, best_worth = other, worth
     return best if best_worth > 0.2 else None

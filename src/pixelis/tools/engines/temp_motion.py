@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 
@@ -15,11 +17,15 @@ BRIDGE_S = 0.35  # a mover may pause or be lost this long
 REACH_PX = 12  # blobs this close in consecutive frames are one mover
 
 
-def find_motion(clip: Clip, colours: frozenset[str]) -> list[Segment]:
+def find_motion(clip: Clip, colours: frozenset[str], should_stop: Callable[[], object] | None = None) -> list[Segment]:
     """The spans of all motion together, then those of single movers; of movers that bear one of the colours when given."""
     limit = threshold(noise_of(clip))
     rest = _rest(clip) if colours else None
-    blobs = [_active(clip, t, limit, colours, rest) for t in range(clip.count)]
+    blobs = []
+    for t in range(clip.count):
+        if should_stop is not None:
+            should_stop()
+        blobs.append(_active(clip, t, limit, colours, rest))
     tracks = _link(clip, blobs)
     out = []
     whole = sorted((t for track in tracks for t, _ in track))

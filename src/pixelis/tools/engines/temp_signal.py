@@ -246,25 +246,27 @@ def _residual(clip: Clip, row: int, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(np.abs(gap), size, interpolation=cv2.INTER_AREA)
 
 
-def find_evidence(clip: Clip, *, fine: bool = True) -> Evidence:
+def find_evidence(clip: Clip, *, fine: bool = True, should_stop: Callable[[], object] | None = None) -> Evidence:
     """Per frame and pixel, by how many Lab steps it changed at once, beyond motion, noise and flicker; `fine` False leaves that map 0."""
     h, w = clip.lab_THWC.shape[1:3]
     ch, cw = max(4, round(h / COARSE)), max(4, round(w / COARSE))
     coarse = np.stack([cv2.resize(frame, (cw, ch), interpolation=cv2.INTER_AREA) for frame in clip.lab_THWC])
     shrink = np.array([cw / w, ch / h])
-    out_coarse, between = _contrast(coarse, clip, _COARSE_KERNEL, shrink)
+    out_coarse, between = _contrast(coarse, clip, _COARSE_KERNEL, shrink, should_stop)
     if fine:
-        out_fine, _ = _contrast(clip.lab_THWC, clip, _FINE_KERNEL, np.ones(2))
+        out_fine, _ = _contrast(clip.lab_THWC, clip, _FINE_KERNEL, np.ones(2), should_stop)
     else:
         out_fine = np.zeros((clip.count, 1, 1), np.uint8)
     return Evidence(out_fine, out_coarse, between, noise_of(clip))
 
 
-def _contrast(stack_THWC: np.ndarray, clip: Clip, kernel: np.ndarray, shrink: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _contrast(stack_THWC: np.ndarray, clip: Clip, kernel: np.ndarray, shrink: np.ndarray, should_stop) -> tuple[np.ndarray, np.ndarray]:
     """Change between the pairs around each frame beyond change inside them; and without that subtraction."""
     count = len(stack_THWC)
     near = np.zeros(stack_THWC.shape[:3], np.uint8)
     for t in range(1, count):
+        if should_stop is not None:
+            should_stop()
         near[t] = _differ(stack_THWC[t - 1], stack_THWC[t], _scaled(clip.camera[t], shrink), clip.light_T3[t], kernel)
     change, plain = np.zeros_like(near), np.zeros_like(near)
     for t in range(1, count):
