@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import cv2
@@ -50,7 +51,7 @@ def find_cuts(evidence: Evidence) -> list[tuple[int, float]]:
     return cuts
 
 
-def find_changes(clip: Clip, evidence: Evidence, cuts: list[int]) -> list[Change]:
+def find_changes(clip: Clip, evidence: Evidence, cuts: list[int], should_stop: Callable[[], object] | None = None) -> list[Change]:
     """Sudden regional changes of a clip, cuts left out."""
     limit = threshold(evidence.noise)
     h, w = clip.lab_THWC.shape[1:3]
@@ -59,6 +60,8 @@ def find_changes(clip: Clip, evidence: Evidence, cuts: list[int]) -> list[Change
     found: list[Change] = []
     sums = evidence.fine_THW.reshape(clip.count, -1).max(axis=1)
     for t in range(1, clip.count):
+        if should_stop is not None:
+            should_stop()
         if t in cuts or (sums[t] < limit and evidence.coarse_THW[t].max() * gain < limit):
             continue
         strength = _strength(evidence, t, gain, (h, w))

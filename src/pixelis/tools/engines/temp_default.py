@@ -78,9 +78,11 @@ class DefaultTemp:
         if request.kind == "cut":
             return suppress(_shots(clip, cuts), keep=MAX_SHOTS)
         if request.kind == "changes":
-            return suppress(_narrow(clip, _all_changes(clip, evidence, None, cuts, box is not None), cuts, request, box is not None))
+            return suppress(
+                _narrow(clip, _all_changes(clip, evidence, None, cuts, box is not None, should_stop), cuts, request, box is not None)
+            )
         leftover = Leftover(clip, should_stop) if box is not None else None
-        changes = _weighed(leftover, _all_changes(clip, evidence, leftover, cuts, box is not None), clip.count)
+        changes = _weighed(leftover, _all_changes(clip, evidence, leftover, cuts, box is not None, should_stop), clip.count)
         if leftover is not None:
             changes = _clearest(changes, [c for lapse_s in FADES_S for c in leftover.fades(clip.region, lapse_s)])
         return suppress(_spans(clip, leftover, changes, request))
@@ -95,10 +97,12 @@ def _shots(clip: Clip, cuts: list[tuple[int, float]]) -> list[Segment]:
     ]
 
 
-def _all_changes(clip: Clip, evidence: Evidence, leftover: Leftover | None, cuts: list[tuple[int, float]], boxed: bool) -> list[Change]:
+def _all_changes(
+    clip: Clip, evidence: Evidence, leftover: Leftover | None, cuts: list[tuple[int, float]], boxed: bool, should_stop
+) -> list[Change]:
     """Changes inside the region: sudden ones, then gradual ones at two slower paces that no sudden one explains."""
     at = [t for t, _ in cuts]
-    found = [c for c in merge(find_changes(clip, evidence, at)) if _inside(c, clip.region)]
+    found = [c for c in merge(find_changes(clip, evidence, at, should_stop)) if _inside(c, clip.region)]
     if leftover is not None:
         _join(found, [c for c in leftover.changes(evidence.noise, at) if _inside(c, clip.region)])
     for whole in whole_changes(clip, at) if boxed else ():
@@ -114,8 +118,8 @@ def _all_changes(clip: Clip, evidence: Evidence, leftover: Leftover | None, cuts
         if step < 2 or clip.count < 3 * step:
             continue
         slow = clip.every(step)
-        rare = find_evidence(slow)
-        for change in merge(find_changes(slow, rare, [(t + step - 1) // step for t in at])):
+        rare = find_evidence(slow, should_stop=should_stop)
+        for change in merge(find_changes(slow, rare, [(t + step - 1) // step for t in at], should_stop)):
             gradual = _gradual(clip, change, step)
             if gradual is not None and _inside(gradual, clip.region) and not any(_same(gradual, other) for other in found):
                 found.append(gradual)

@@ -64,7 +64,7 @@ class Leftover:
         pictures = np.stack([self._picture(t) for t in range(count)])
         small = Clip(pictures, clip.times_s, clip.end_s, clip.camera, clip.light_T3, (0, 0, *self._size))
         nothing = np.zeros((count, 4, 4), np.uint8)
-        return [self._enlarged(c) for c in merge(find_changes(small, Evidence(evidence, nothing, nothing, noise), cuts))]
+        return [self._enlarged(c) for c in merge(find_changes(small, Evidence(evidence, nothing, nothing, noise), cuts, self._should_stop))]
 
     def bracket(self, change: Change, other: Change) -> float:
         """In [0, 1]: whether the new look lasts until `other` and ends there, or the old look is back right after it."""
