@@ -13,7 +13,7 @@ class ToolSettings(BaseModel):
     seg: str = "auto"
     """auto, u2netp-fusion, classical, mobile-sam, sam2"""
     trk: str = "auto"
-    """auto, silhouette, botsort, sam2"""
+    """auto, silhouette, botsort, sam2-video"""
     ocr: str = "auto"
     """auto, rapidocr"""
     temp: str = "auto"
@@ -23,7 +23,7 @@ class ToolSettings(BaseModel):
     zoom_min_pixels: int = Field(default=512 * 512, ge=1024, le=4096 * 4096)
     zoom_max_side_px: int = Field(default=2048, ge=64, le=8192)
     sam2_checkpoint: str = "facebook/sam2.1-hiera-large"
-    """A folder or a hub name, for the engines called sam2."""
+    """A folder or a hub name, for sam2 and sam2-video."""
     mobile_sam_folder: str = ""
     """Folder with MobileSAM-type encoder.onnx and decoder; empty looks at the environment variable PIXELIS_MOBILE_SAM."""
     detector: str = ""

@@ -154,10 +154,10 @@ ENGINES: dict[str, tuple[EngineChoice, ...]] = {
             note="BoT-SORT with camera-motion compensation, ReID off; the paper's engine",
         ),
         EngineChoice(
-            name="sam2",
+            name="sam2-video",
             build=_sam2_video,
             is_ready=_never,
-            how_to_get="pip install 'pixelis[vlm]', then name it: trk = \"sam2\" and sam2_checkpoint = FOLDER or hub name",
+            how_to_get="pip install 'pixelis[vlm]', then name it: trk = \"sam2-video\" and sam2_checkpoint = FOLDER or hub name",
             note="SAM 2.1 video through transformers",
         ),
     ),

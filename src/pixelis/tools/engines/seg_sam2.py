@@ -10,10 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
-from pixelis.core.errors import NotInstalled
+from pixelis.tools.engines import sam2
 from pixelis.tools.engines.seg_common import (
     EncodingCache,
     FloatBox,
@@ -21,7 +20,6 @@ from pixelis.tools.engines.seg_common import (
     as_rgb,
     check_prompt,
     cut_to_box,
-    file_tag,
     paste_logits,
 )
 
@@ -29,10 +27,6 @@ if TYPE_CHECKING:
     import torch
 
 ALGORITHM = 1
-DEFAULT_CHECKPOINT = "facebook/sam2.1-hiera-large"
-MEAN_C = np.array([0.485, 0.456, 0.406], np.float32)
-STD_C = np.array([0.229, 0.224, 0.225], np.float32)
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 
 class Sam2Seg:
@@ -48,35 +42,15 @@ class Sam2Seg:
 
     name = "sam2"
 
-    def __init__(self, checkpoint: str | Path = DEFAULT_CHECKPOINT, *, device: str = "cpu", cache_size: int = 4) -> None:
-        try:
-            import torch
-            from transformers import Sam2Model
-        except ImportError as error:
-            raise NotInstalled("SAM 2.1's runtime (torch and transformers with Sam2Model)", "pip install torch transformers") from error
+    def __init__(self, checkpoint: str | Path = sam2.DEFAULT_CHECKPOINT, *, device: str = "cpu", cache_size: int = 4) -> None:
         self._checkpoint, self._device = str(checkpoint), device
-        try:
-            # Only what is already on disk: a gigabyte fetched, or a minute of retries offline, has no place inside a call.
-            self._model = Sam2Model.from_pretrained(self._checkpoint, dtype=torch.float32, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise NotInstalled(f"the SAM 2.1 checkpoint {self._checkpoint}", _how_to_get(self._checkpoint)) from error
-        self._model = self._model.to(device).eval()
-        self._input_hw = _pair(self._model.config.vision_config.backbone_config.image_size)
+        self._model = sam2.load_model("Sam2Model", self._checkpoint, device)
+        self._input_hw = sam2.input_hw(self._model.config.vision_config.backbone_config.image_size)
         self._cache: EncodingCache[list[torch.Tensor]] = EncodingCache(cache_size)
 
     @cached_property
     def version(self) -> str:
-        import torch
-        import transformers
-        from transformers.utils import cached_file
-
-        tag = "unknown"
-        for name in WEIGHT_FILES:
-            path = cached_file(self._checkpoint, name, local_files_only=True, _raise_exceptions_for_missing_entries=False)
-            if path is not None:
-                tag = file_tag(Path(path))
-                break
-        return f"{self.name} {ALGORITHM}; weights {tag}; torch {torch.__version__}; transformers {transformers.__version__}; {self._device}"
+        return f"{self.name} {ALGORITHM}; {sam2.runtime_version(self._checkpoint, self._device)}"
 
     def segment(
         self, image_HWC: np.ndarray, *, box: FloatBox | None, point: FloatPoint | None, image_key: str | None = None
@@ -119,22 +93,4 @@ class Sam2Seg:
         return mask_HW, float(np.clip(iou[best], 0.0, 1.0)) if mask_HW.any() else 0.0
 
     def _encode(self, image_HWC: np.ndarray) -> list[torch.Tensor]:
-        import torch
-
-        height, width = self._input_hw
-        # SAM 2 squashes the image to its square input: coordinates scale by side, not by one factor.
-        interpolation = cv2.INTER_AREA if max(image_HWC.shape[:2]) > max(height, width) else cv2.INTER_LINEAR
-        small_HWC = cv2.resize(image_HWC, (width, height), interpolation=interpolation).astype(np.float32) / 255
-        pixels = torch.from_numpy(((small_HWC - MEAN_C) / STD_C).transpose(2, 0, 1)[None].copy())
-        return self._model.get_image_embeddings(pixels.to(self._device))
-
-
-def _pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
-    """Height and width from a config entry that may be one number."""
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-
-
-def _how_to_get(checkpoint: str) -> str:
-    if Path(checkpoint).exists() or checkpoint.startswith((".", "/", "~")):
-        return f"put a transformers SAM 2.1 checkpoint (config.json and model.safetensors) into {checkpoint}, or name a fetched hub id"
-    return f"hf download {checkpoint}"
+        return self._model.get_image_embeddings(sam2.pixels(image_HWC, self._input_hw, self._device))
