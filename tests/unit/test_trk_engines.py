@@ -88,12 +88,18 @@ def test_clip_and_grey_by_hand():
     assert steady.leave((10, 5, 20, 15), np.zeros((80, 160, 3), np.uint8)) == (20, 10, 40, 30)
 
 
-@pytest.mark.parametrize(
-    "name", ["drift24", "flat24", "pan24", "grow24", "shrink24", "noisy24", "static", "fast8", "fast6pan", "fast10big"]
-)
-def test_follows_what_moves_grows_and_jumps(engine, name):
-    scene = next(s for s in bench.SCENES if s.name == name)
+FOLLOWED = [scene for scene in bench.SCENES if not scene.occluder and not scene.exits and scene.name not in ("fast5flat", "busy24")]
+
+
+@pytest.mark.parametrize("scene", FOLLOWED, ids=lambda scene: scene.name)
+def test_follows_what_moves_grows_jumps_and_crosses(engine, scene):
     assert _mean_iou(*_run(engine, scene)) >= 0.8
+
+
+@pytest.mark.parametrize("name", ["fast5flat", "busy24"])
+def test_follows_the_hardest(engine, name):
+    """A plain square that jumps by nearly twice its side; a target of the ground's own colours."""
+    assert _mean_iou(*_run(engine, next(s for s in bench.SCENES if s.name == name))) >= 0.65
 
 
 @pytest.mark.parametrize("name", ["occlude24", "occlude8"])

@@ -312,7 +312,8 @@ LOST = 0.3
 HIDDEN_AREA = 0.2
 BAND = 0.12
 """How far the silhouette may grow beyond the carried one in one frame, relative to the object's side."""
-GROWN_COST = 6.0
+GROWN_COST = 20.0
+"""Log-odds against what does not move along, per share of area beyond the usual."""
 SHRINK, SHRINK_WITH_AREA = 0.006, 1.5
 """Of its side, an edge may move inward by this much a frame; and by this times the lost share of area."""
 FOUND = 0.65
