@@ -11,7 +11,9 @@ import io
 import math
 import operator
 import os
+import struct
 import threading
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -331,19 +333,32 @@ def open_medium(
 
 
 def png_bytes(image_HWC: np.ndarray) -> bytes:
-    """A picture as PNG, the same bytes every time: fixed filter and compression, no metadata.
+    """A picture as an uncompressed PNG, the same bytes on any machine.
+
+    Crops are named by the hash of their file and compared on replay, and what a compressor makes of a picture differs between
+    builds of zlib. Stored blocks do not; and they are written in a tenth of the time.
 
     Args:
         image_HWC: uint8 RGB [height, width, 3] or grey [height, width].
     """
-    import cv2
-
     if image_HWC.dtype != np.uint8 or not (image_HWC.ndim == 2 or (image_HWC.ndim == 3 and image_HWC.shape[2] == 3)) or not image_HWC.size:
         raise ValueError(f"png_bytes needs a non-empty uint8 [H, W, 3] or [H, W] array, got {image_HWC.dtype} {image_HWC.shape}")
-    picture = image_HWC if image_HWC.ndim == 2 else cv2.cvtColor(np.ascontiguousarray(image_HWC), cv2.COLOR_RGB2BGR)
-    # Level 1: a crop is written once for every zoom, and higher levels cost several times the zoom itself for a few percent.
-    _, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, 0])
-    return data.tobytes()
+    height, width = image_HWC.shape[:2]
+    rows = np.zeros((height, 1 + image_HWC[0].size), np.uint8)  # each row behind its filter byte: 0, none
+    rows[:, 1:] = image_HWC.reshape(height, -1)
+    data = memoryview(rows.reshape(-1))
+    blocks = []
+    for start in range(0, len(data), 0xFFFF):
+        part = data[start : start + 0xFFFF]
+        is_last = start + len(part) == len(data)
+        blocks += [struct.pack("<BHH", is_last, len(part), len(part) ^ 0xFFFF), part]
+    stream = b"".join([b"\x78\x01", *blocks, struct.pack(">I", zlib.adler32(data))])
+    header = struct.pack(">IIBBBBB", width, height, 8, 0 if image_HWC.ndim == 2 else 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", stream) + _png_chunk(b"IEND", b"")
+
+
+def _png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
 
 
 def decode_png(data: bytes) -> np.ndarray:
