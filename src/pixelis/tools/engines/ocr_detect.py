@@ -21,6 +21,8 @@ STRIDE_PX = 32
 SMALL_AREA_PX = 600_000
 """Images below this area are enlarged towards it, at most by MAX_ENLARGE."""
 MAX_ENLARGE = 2.0
+SECOND_ENLARGE = 3.0
+"""For a small image in which the first look found nothing."""
 ONE_PASS_AREA_PX = 1_100_000
 """Above this area an image is shrunk to it for the first look, then tiled."""
 TILED_AREA_PX = 12_000_000
@@ -71,8 +73,10 @@ def find_lines(image_HWC: np.ndarray) -> list[Line]:
     height, width = image_HWC.shape[:2]
     area = height * width
     if area <= ONE_PASS_AREA_PX:
-        scale = min(MAX_ENLARGE, max(1.0, math.sqrt(SMALL_AREA_PX / area)))
-        return _one_look(image_HWC, scale)[0]
+        room = max(1.0, math.sqrt(SMALL_AREA_PX / area))
+        lines, _ = _one_look(image_HWC, min(MAX_ENLARGE, room))
+        # Another size shows what one size misses (a logo, slanted letters); an empty answer is worth a second, cheap look.
+        return lines if lines or room < SECOND_ENLARGE else _one_look(image_HWC, SECOND_ENLARGE)[0]
     coarse_scale = math.sqrt(ONE_PASS_AREA_PX / area)
     coarse, map_HW = _one_look(image_HWC, coarse_scale)
     large = [line for line in coarse if line.height_px * coarse_scale >= LARGE_TEXT_PX]

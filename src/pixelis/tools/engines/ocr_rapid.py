@@ -20,8 +20,10 @@ ALGORITHM = "1"
 MIN_CONFIDENCE = 0.5
 """Spans read with less are dropped: mostly texture taken for text."""
 WHOLE_CROP_MAX_HEIGHT_PX = 160
+WHOLE_CROP_MIN_ASPECT = 0.7
 WHOLE_CROP_MAX_ASPECT = 60
 """Longer than this is no line of text (about 100 characters), but a rule or a border."""
+WHOLE_CROP_MAX_SLOPE = 0.25
 WHOLE_CROP_MIN_CONFIDENCE = 0.75
 READERS = 2
 """Lines that are read at the same time."""
@@ -90,7 +92,7 @@ def _read(image_HWC: np.ndarray) -> list[Span]:
     lines = find_lines(image_HWC)
     with ThreadPoolExecutor(READERS) as pool:  # lines do not depend on each other, so their order of reading does not matter
         readings = list(pool.map(lambda line: read_line(image_HWC, line.quad), lines))
-    if len(lines) <= 1 and height <= WHOLE_CROP_MAX_HEIGHT_PX and height <= width <= WHOLE_CROP_MAX_ASPECT * height:
+    if len(lines) <= 1 and height <= WHOLE_CROP_MAX_HEIGHT_PX and WHOLE_CROP_MIN_ASPECT <= width / height <= WHOLE_CROP_MAX_ASPECT:
         lines, readings = _or_whole_crop(image_HWC, lines, readings)
     spans = []
     for k in reading_order(lines):
@@ -104,8 +106,15 @@ def _read(image_HWC: np.ndarray) -> list[Span]:
 def _or_whole_crop(image_HWC: np.ndarray, lines: list[Line], readings: list[Reading]) -> tuple[list[Line], list[Reading]]:
     """A crop that is cut close around one line leaves the detector no background: read it whole and keep the better reading."""
     height, width = image_HWC.shape[:2]
+    if lines and _slope(lines[0]) > WHOLE_CROP_MAX_SLOPE:  # the crop's own edges are not the line's: only its quadrilateral is
+        return lines, readings
     whole = Line(np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64), 1.0)
     reading = read_line(image_HWC, whole.quad)
     if reading.confidence >= max([WHOLE_CROP_MIN_CONFIDENCE, *(r.confidence for r in readings)]):
         return [whole], [reading]
     return lines, readings
+
+
+def _slope(line: Line) -> float:
+    dx, dy = np.abs(line.quad[1] - line.quad[0])
+    return float(dy / max(dx, 1e-9))
