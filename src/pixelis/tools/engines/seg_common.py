@@ -164,5 +164,7 @@ def onnx_session(path: Path, threads: int):
         raise NotInstalled("onnxruntime", "pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    # Threads that spin while they wait are slow company: on a busy machine they take the cores that the others need.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # these graphs carry unused initialisers; the warnings say nothing to a user
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
