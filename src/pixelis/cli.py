@@ -123,7 +123,7 @@ def ask(
         print(json.dumps({**facts, "policy": trajectory.policy.name, "steps": steps}, indent=1))
     else:
         why = f" ({trajectory.stop}{': ' + trajectory.stop_detail if trajectory.stop_detail else ''})" if answer.text is None else ""
-        out.print(f"[bold green]answer:[/] {escape(answer.text or 'none')}{escape(why)}")
+        out.print(f"[bold green]answer:[/] {_plain(answer.text or 'none')}{escape(why)}")
         out.print(f"[dim]{len(trajectory.steps)} steps, in {folder}; look: pixelis view {folder}; check: pixelis replay {folder}[/]")
     raise typer.Exit(0 if answer.text is not None else 1)
 
@@ -271,12 +271,17 @@ def print_step(task: Any, number: int, step: Any) -> None:
     from pixelis.core import jsontext
 
     if step.thought:
-        out.print(f"[dim]{number}.[/] {escape(step.thought[:300])}")
+        out.print(f"[dim]{number}.[/] {_plain(step.thought[:300])}")
     if step.call is not None:
-        out.print(f"   [cyan]{step.call.op}[/] {escape(jsontext.dumps(step.call.arguments)[:300])}")
+        out.print(f"   [cyan]{step.call.op}[/] {_plain(jsontext.dumps(step.call.arguments)[:300])}")
     body = step.response.removeprefix("<tool_response>\n").removesuffix("\n</tool_response>")
     colour = "green" if step.result.is_ok else "yellow"
-    out.print(f"   [{colour}]→[/] {escape(body[:200])}{'…' if len(body) > 200 else ''}")
+    out.print(f"   [{colour}]→[/] {_plain(body[:200])}{'…' if len(body) > 200 else ''}")
+
+
+def _plain(text: str) -> str:
+    """A text that a model or an image wrote, for the terminal: no markup, no control characters."""
+    return escape("".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text))
 
 
 def _executor(settings: dict[str, str], ops: tuple[str, ...] | None = None):
@@ -312,7 +317,7 @@ def _print_result(facts: dict[str, Any], saved: Path | None) -> None:
     from pixelis.core import jsontext
 
     if facts["status"] == "ok":
-        out.print(f"[bold]{facts['op']}[/] {escape(jsontext.dumps(facts['result']))}")
+        out.print(f"[bold]{facts['op']}[/] {_plain(jsontext.dumps(facts['result']))}")
     elif "error" in facts:
         err.print(f"[red]{facts['op']}: {facts['error']['kind']}:[/] {escape(facts['error']['message'])}")
     out.print(f"[dim]{facts['engine']}, {facts['seconds']:.2f} s{f', picture in {saved}' if saved else ''}[/]")
