@@ -23,7 +23,7 @@ WHOLE_CROP_MAX_HEIGHT_PX = 160
 WHOLE_CROP_MIN_ASPECT = 0.7
 WHOLE_CROP_MAX_ASPECT = 60
 """Longer than this is no line of text (about 100 characters), but a rule or a border."""
-WHOLE_CROP_MAX_SLOPE = 0.25
+ONE_LINE_ASPECT = 1.5
 WHOLE_CROP_MIN_CONFIDENCE = 0.75
 READERS = 2
 """Lines that are read at the same time."""
@@ -106,15 +106,10 @@ def _read(image_HWC: np.ndarray) -> list[Span]:
 def _or_whole_crop(image_HWC: np.ndarray, lines: list[Line], readings: list[Reading]) -> tuple[list[Line], list[Reading]]:
     """A crop that is cut close around one line leaves the detector no background: read it whole and keep the better reading."""
     height, width = image_HWC.shape[:2]
-    if lines and _slope(lines[0]) > WHOLE_CROP_MAX_SLOPE:  # the crop's own edges are not the line's: only its quadrilateral is
+    if lines and width < ONE_LINE_ASPECT * height:  # too tall to be cut close around a word: what was found is the better guess
         return lines, readings
     whole = Line(np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64), 1.0)
     reading = read_line(image_HWC, whole.quad)
     if reading.confidence >= max([WHOLE_CROP_MIN_CONFIDENCE, *(r.confidence for r in readings)]):
         return [whole], [reading]
     return lines, readings
-
-
-def _slope(line: Line) -> float:
-    dx, dy = np.abs(line.quad[1] - line.quad[0])
-    return float(dy / max(dx, 1e-9))
