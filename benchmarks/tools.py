@@ -2,7 +2,7 @@
 
     python benchmarks/tools.py                       # everything, default engines; writes docs/results/tools.md
     python benchmarks/tools.py --part seg --engine seg=mobile-sam
-    python benchmarks/tools.py --part latency
+    python benchmarks/tools.py --part latency --out docs/results/latency.md
 
 Media with ground truth are looked for in PIXELIS_MEDIA, then in ../shared/media. Run it on an idle machine.
 """
@@ -122,8 +122,9 @@ def latency_rows(media: Path, settings: ToolSettings) -> list[dict]:
 # ---------------------------------------------------------------- the whole table
 
 
-def part_rows(part: str, media: Path, engines: list[str]) -> list[dict]:
-    return importlib.import_module(f"benchmarks.parts.{part}").rows(media, engines)
+def part_rows(part: str, media: Path, engines: list[str], every: int) -> list[dict]:
+    options = {"every": every} if part == "seg" else {}
+    return importlib.import_module(f"benchmarks.parts.{part}").rows(media, engines, **options)
 
 
 def table(rows: list[dict]) -> str:
@@ -146,6 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=[*PARTS, "latency"], help="only this part; may be given several times")
     parser.add_argument("--engine", action="append", default=[], metavar="PART=NAME", help="an engine to measure instead of the default")
+    parser.add_argument("--every", type=int, default=1, help="SEG: only every n-th object, for a quick look")
     parser.add_argument("--out", type=Path, default=None, help="write the Markdown there; docs/results/tools.md when everything is run")
     args = parser.parse_args()
     engines = {part: list(names) for part, names in DEFAULT_ENGINES.items()}
@@ -153,7 +155,9 @@ def main() -> None:
         engines[part] = [name]
     media = media_folder()
     wanted = args.part or [*PARTS, "latency"]
-    work: dict[str, Callable[[], list[dict]]] = {part: lambda part=part: part_rows(part, media, engines[part]) for part in PARTS}
+    work: dict[str, Callable[[], list[dict]]] = {
+        part: lambda part=part: part_rows(part, media, engines[part], args.every) for part in PARTS
+    }
     work["latency"] = lambda: latency_rows(media, ToolSettings())
     text = [f"# The tools, measured\n\n`{' '.join(['python', 'benchmarks/tools.py', *sys.argv[1:]])}`: {_machine()}\n"]
     for part in wanted:

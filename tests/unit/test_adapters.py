@@ -181,7 +181,10 @@ def test_the_sampler_follows_the_active_adapter(base, folder):
     disturb(model, ANCHOR, 1)
     with policy.paused(), using(model, ANCHOR):
         pass
-    assert sample() == fresh
+    again = sample()
+    assert [run.ids for run in again] == [run.ids for run in fresh]
+    # the BLAS sums in another order when a buffer lies elsewhere in memory: equal up to rounding, not to the bit
+    assert again[1].logp == pytest.approx(fresh[1].logp, abs=1e-5)
     disturb(model, POLICY, 2)
     trained = sample()
     assert trained != fresh and gap(trained) <= 1e-4 and gap(fresh) > 1e-3
