@@ -39,7 +39,7 @@ DEFAULT_ENGINES = {
     "ocr": ["rapidocr"],
     "temp": ["frame-difference"],
     "prop": ["measure"],
-    "encoder": ["efficientnet-lite0", "histogram"],
+    "encoder": ["efficientnet-stretch", "efficientnet-pad", "histogram"],
 }
 PAPER_LATENCY_S = {"SEG": 1.17, "ZOOM": 1.17, "TRK": 1.42, "OCR": 0.39, "TEMP": 1.57, "PROP": 0.16}
 """Paper, Table 4, per query on a GPU; SEG and ZOOM are one row there."""
