@@ -123,7 +123,7 @@ def latency_rows(media: Path, settings: ToolSettings) -> list[dict]:
 
 
 def part_rows(part: str, media: Path, engines: list[str], every: int) -> list[dict]:
-    options = {"every": every} if part == "seg" else {}
+    options = {"seg": {"every": every}, "temp": {"per_kind": max(2, 12 // every)}}.get(part, {})
     return importlib.import_module(f"benchmarks.parts.{part}").rows(media, engines, **options)
 
 
@@ -147,7 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=[*PARTS, "latency"], help="only this part; may be given several times")
     parser.add_argument("--engine", action="append", default=[], metavar="PART=NAME", help="an engine to measure instead of the default")
-    parser.add_argument("--every", type=int, default=1, help="SEG: only every n-th object, for a quick look")
+    parser.add_argument("--every", type=int, default=1, help="a quick look: SEG takes every n-th object, TEMP an n-th of the clips")
     parser.add_argument("--out", type=Path, default=None, help="write the Markdown there; docs/results/tools.md when everything is run")
     args = parser.parse_args()
     engines = {part: list(names) for part, names in DEFAULT_ENGINES.items()}
