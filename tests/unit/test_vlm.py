@@ -272,6 +272,14 @@ def test_the_context_ends_with_a_token_limit(checkpoint):
     tight.close()
 
 
+def assert_same(one, two):
+    """The same texts and ids; log-probabilities up to rounding, which another batch or buffer changes in the last bits."""
+    assert one[0] == two[0]
+    assert [(r.role, r.ids, r.images) for r in one[1]] == [(r.role, r.ids, r.images) for r in two[1]]
+    for a, b in zip(one[1], two[1], strict=True):
+        assert a.logp == pytest.approx(b.logp, abs=1e-5)
+
+
 def test_a_failing_model_costs_only_its_own_session(checkpoint):
     """One conversation's image features go missing; its companions in the same batch go on."""
     policy = make(checkpoint, num_slots=4)
@@ -289,7 +297,7 @@ def test_a_failing_model_costs_only_its_own_session(checkpoint):
 
     failure, good = run(scenario())
     assert isinstance(failure, PolicyError) and "image tokens" in str(failure)
-    assert good == expected
+    assert_same(good, expected)
     policy.close()
 
 
