@@ -103,10 +103,10 @@ def test_ref_names_an_earlier_region(medium):
 
 
 def test_an_engine_that_hangs_costs_its_deadline(medium):
-    tool = WrappedTool(ZoomTool(), sleep_s=20)
+    tool = WrappedTool(ZoomTool(), sleep_s=1.5)
     start = time.monotonic()
     result = run(tool, medium, deadline_s=0.1).result
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 1.0
     assert result.error.kind == "deadline"
 
 

@@ -277,7 +277,7 @@ def test_ten_to_the_nine_pixels_are_refused_by_the_header():
     small = image_bytes(Image.fromarray(painted(0)))
     refused(small, "96x64", "6144", "6000", max_pixels=6000)
     assert open_medium(small, max_pixels=6144).width == W
-    assert time.perf_counter() - started < 30
+    assert time.perf_counter() - started < 1
     refused(b"P6\n0 5\n255\n")
 
 
@@ -672,18 +672,20 @@ def test_forty_minutes_fit_in_little_memory(tmp_path):
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     script = f"""
-        import re
+        import re, time
         from pixelis.core.media import open_medium
+        started = time.perf_counter()
         medium = open_medium({str(path)!r})
+        opened_s = time.perf_counter() - started
         grey = [float(medium.frame(medium.frame_at(t)).mean()) for t in (0.5, 2399.5, 1200.5, 60.5)]
         # getrusage would count what the parent held when it forked; this is the new program's own peak
         peak_mb = int(re.search("VmHWM:\\\\s*(\\\\d+)", open("/proc/self/status").read())[1]) / 1024
-        print(medium.num_frames, medium.duration_s, peak_mb)
+        print(medium.num_frames, medium.duration_s, opened_s, peak_mb)
     """
     run = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=100, check=True)
-    frames_read, duration_s, peak_mb = map(float, run.stdout.split())
+    frames_read, duration_s, opened_s, peak_mb = map(float, run.stdout.split())
     assert frames_read == 60_000 and duration_s == pytest.approx(2400.0)
-    assert peak_mb < 400, run.stdout
+    assert opened_s < 20 and peak_mb < 400, run.stdout
 
 
 # ---- real files ----
