@@ -111,6 +111,8 @@ class Item:
     """Phrases of the question that name nothing."""
     style: Style
     shift: Shift | None = None
+    variant: int = 0
+    """From 1: the same medium and thing, asked in other words or with other options."""
     truth: Truth
 
     @property

@@ -70,7 +70,7 @@ def family_of(index: int) -> str:
     return tuple(FAMILIES)[index % len(FAMILIES)]
 
 
-def make_item(split: str, index: int, *, seed: int = 0, family: str | None = None, shift: Shift | None = None) -> Item:
+def make_item(split: str, index: int, *, seed: int = 0, family: str | None = None, shift: Shift | None = None, variant: int = 0) -> Item:
     """Item `index` of a split.
 
     Args:
@@ -79,11 +79,12 @@ def make_item(split: str, index: int, *, seed: int = 0, family: str | None = Non
         seed: of the whole set; any seed gives items of the same distribution.
         family: a key of `FAMILIES`; None takes them in turn.
         shift: the same item under a shift; its scene is the same, its truth follows what the shift hides or moves.
+        variant: from 1: the same medium and the same thing asked in other words, or with other options.
 
     Raises:
         DataError: unknown split or family, or a negative index.
     """
-    return _build(split, index, seed, family or (family_of(index) if index >= 0 else ""), shift)[0]
+    return _build(split, index, seed, family or (family_of(index) if index >= 0 else ""), shift, variant)[0]
 
 
 def render(item: Item) -> bytes:
@@ -95,7 +96,7 @@ def render(item: Item) -> bytes:
 
 def frames(item: Item) -> Iterator[np.ndarray]:
     """The item's frames before encoding, uint8 [height, width, 3], drawn one by one."""
-    _, scene = _build(item.split, item.index, item.seed, item.family, item.shift)
+    _, scene = _build(item.split, item.index, item.seed, item.family, item.shift, item.variant)
     drawn = scene.frames()
     if item.shift is None:
         return drawn
@@ -104,22 +105,23 @@ def frames(item: Item) -> Iterator[np.ndarray]:
 
 
 @lru_cache(maxsize=2)
-def _build(split: str, index: int, seed: int, family: str, shift: Shift | None) -> tuple[Item, Scene]:
+def _build(split: str, index: int, seed: int, family: str, shift: Shift | None, variant: int = 0) -> tuple[Item, Scene]:
     check_split(split)
-    if family not in FAMILIES or index < 0:
+    if family not in FAMILIES or index < 0 or variant < 0:
         raise DataError(
-            f"no PixelWorld item {split}/{index} of family {family!r}: the index starts at 0, families are {', '.join(FAMILIES)}"
+            f"no PixelWorld item {split}/{index} of family {family!r}, variant {variant}: index and variant start at 0, "
+            f"families are {', '.join(FAMILIES)}"
         )
     for attempt in range(_TRIES):
         material = (split, seed, index, family, attempt)
         try:
-            return _try(material, split, index, seed, family, shift)
+            return _try(material, split, index, seed, family, shift, variant)
         except Crowded:
             continue
     raise RuntimeError(f"family {family} found no scene for {split}/{seed}/{index} in {_TRIES} attempts")
 
 
-def _try(material: tuple, split: str, index: int, seed: int, family: str, shift: Shift | None) -> tuple[Item, Scene]:
+def _try(material: tuple, split: str, index: int, seed: int, family: str, shift: Shift | None, variant: int) -> tuple[Item, Scene]:
     rng = Rng("item", *material)
     style = draw_style(rng, split)
     length_s, sizes = FAMILIES[family].length_s, FAMILIES[family].sizes
@@ -127,21 +129,23 @@ def _try(material: tuple, split: str, index: int, seed: int, family: str, shift:
         studio = open_image(rng, split, style, material, sizes=sizes)
     else:
         studio = open_video(rng, split, style, material, min_s=length_s[0], max_s=length_s[1], sizes=sizes)
+    studio.rewording = Rng("variant", variant, *material) if variant else None
     draft = FAMILIES[family].make(studio)
-    answer, choices = _choices(rng, draft)
+    answer, choices = _choices(studio.rewording or rng, draft)
     scene = studio.scene
     if shift:
         _shift_scene(scene, draft, shift, Rng("shift scene", *material))
     is_video = scene.fps > 0
     name = f"{split}-{seed}-{index:06d}-{family}"
+    asked = f"{name}-{variant}" if variant else name
     medium = f"{name}{f'-{shift.kind}{shift.severity}' if shift else ''}.{'mp4' if is_video else 'png'}"
     item = Item(
-        id=name if shift is None else f"{name}@{shift}", split=split, index=index, seed=seed, family=family, question=draft.question,
+        id=asked if shift is None else f"{asked}@{shift}", split=split, index=index, seed=seed, family=family, question=draft.question,
         answer=answer, answer_kind=draft.answer_kind, accept=draft.accept if not choices else (), choices=choices,
         medium_name=medium, kind="video" if is_video else "image",
         width=scene.width, height=scene.height, num_frames=scene.num_frames, fps=scene.fps,
         difficulty=_difficulty(draft, scene), needs=draft.needs, chain=draft.chain, evidence=Evidence(boxes=draft.boxes, spans=draft.spans),
-        mentions=draft.mentions, absent=draft.absent, style=style, shift=shift, truth=_truth(studio),
+        mentions=draft.mentions, absent=draft.absent, style=style, shift=shift, truth=_truth(studio), variant=variant,
     )  # fmt: skip
     return (_with_camera(item, scene) if scene.shake else item), scene
 

@@ -71,11 +71,15 @@ class Studio:
     placer: Placer
     events: list[WorldEvent] = field(default_factory=list)
     used_pairs: set[tuple[str, str]] = field(default_factory=set)
+    rewording: Rng | None = None
+    """Chance for the words of a variant; None where the item's own stream words the question."""
 
     # ------------------------------------------------------------ chance
 
     def wording(self, *forms: str) -> str:
-        return self.rng.choice(forms)
+        """One of several ways to ask. The item's stream moves on all the same, so that every variant has the same scene."""
+        worded = self.rng.choice(forms)
+        return worded if self.rewording is None else self.rewording.choice(forms)
 
     @property
     def font(self) -> str:
