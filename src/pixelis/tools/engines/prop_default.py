@@ -30,7 +30,7 @@ def size(image_HWC: np.ndarray, mask_HW: np.ndarray | None, box: tuple) -> list[
 
 def shape(image_HWC: np.ndarray, mask_HW: np.ndarray | None, box: tuple) -> list[Attribute]:
     """Circle, square, rectangle, triangle, star, pentagon, hexagon, cross, diamond, ring, ellipse, line or irregular."""
-    return shape_of(cut_out(image_HWC, mask_HW, box))
+    return shape_of(cut_out(image_HWC, mask_HW, box, is_fine=True))
 
 
 def position(image_HWC: np.ndarray, mask_HW: np.ndarray | None, box: tuple) -> list[Attribute]:
@@ -64,7 +64,7 @@ class DefaultProp:
     """Measured properties of a region, a track or a pair of regions; one call a property."""
 
     name = "measure"
-    version = f"2; opencv {cv2.__version__}"  # results move with OpenCV
+    version = f"3; opencv {cv2.__version__}"  # results move with OpenCV
 
     def measure(
         self,

@@ -10,6 +10,7 @@ import numpy as np
 from pixelis.core.errors import ToolError
 
 MAX_SIDE = 200  # longer boxes are measured on a smaller copy
+FINE_SIDE = 96  # for outlines, shorter boxes are separated on a larger copy: smoothing by whole pixels would eat arms and corners
 
 
 @dataclass(frozen=True)
@@ -41,26 +42,33 @@ def whole_box(box: tuple, height: int, width: int) -> tuple[int, int, int, int]:
     return int(np.floor(x0)), int(np.floor(y0)), int(np.ceil(x1)), int(np.ceil(y1))
 
 
-def cut_out(image_HWC: np.ndarray, mask_HW: np.ndarray | None, box: tuple) -> Region:
-    """The thing in the box: the mask's part of it, else what differs from the box's border."""
+def cut_out(image_HWC: np.ndarray, mask_HW: np.ndarray | None, box: tuple, *, is_fine: bool = False) -> Region:
+    """The thing in the box: the mask's part of it, else what differs from the box's border.
+
+    Args:
+        is_fine: separate small things on a copy enlarged to `FINE_SIDE`.
+    """
     height, width = image_HWC.shape[:2]
     x0, y0, x1, y1 = whole_box(box, height, width)
     if mask_HW is not None and mask_HW[y0:y1, x0:x1].any():
         scale = min(1.0, MAX_SIDE / max(x1 - x0, y1 - y0))
-        patch, mask = _shrink(image_HWC[y0:y1, x0:x1], scale), _shrink(mask_HW[y0:y1, x0:x1].astype(np.uint8) * 255, scale) > 127
+        patch, mask = _resize(image_HWC[y0:y1, x0:x1], scale), _resize(mask_HW[y0:y1, x0:x1].astype(np.uint8) * 255, scale) > 127
         return Region(patch, mask if mask.any() else np.ones(mask.shape, bool), x0, y0, scale, 1.0)
     side = max(x1 - x0, y1 - y0)
     pad = int(np.clip(0.12 * side, 3, 24))
     px0, py0, px1, py1 = max(0, x0 - pad), max(0, y0 - pad), min(width, x1 + pad), min(height, y1 + pad)
-    scale = min(1.0, MAX_SIDE / max(px1 - px0, py1 - py0))
-    patch = _shrink(image_HWC[py0:py1, px0:px1], scale)
+    long_side = max(px1 - px0, py1 - py0)
+    scale = min(max(1.0, FINE_SIDE / long_side) if is_fine else 1.0, MAX_SIDE / long_side)
+    patch = _resize(image_HWC[py0:py1, px0:px1], scale)
     inner = [round(v * scale) for v in (x0 - px0, y0 - py0, x1 - px0, y1 - py0)]
     mask, clear = _foreground(patch, tuple(inner))
     return Region(patch, mask, px0, py0, scale, clear)
 
 
-def _shrink(image: np.ndarray, scale: float) -> np.ndarray:
-    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
+def _resize(image: np.ndarray, scale: float) -> np.ndarray:
+    if scale == 1:
+        return image
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
 
 
 def _foreground(patch_HWC: np.ndarray, inner: tuple[int, int, int, int]) -> tuple[np.ndarray, float]:
