@@ -1,0 +1,151 @@
+"""The command line of the evaluation: `pixelis eval pixelworld` and `pixelis score`. Thin, as `cli.py`, with its exit codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from pixelis.config import Recipe
+    from pixelis.eval.report import Report
+    from pixelis.eval.scores import ItemScore
+
+app = typer.Typer(help="Examine a policy: answers, and how they were obtained, with 95 % intervals.", no_args_is_help=True)
+out = Console(highlight=False, soft_wrap=True, markup=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps `pixelworld` a command of its own while it is the only one."""
+
+
+@app.command(
+    epilog="Examples:  pixelis eval pixelworld --policy planner --items 200   |   "
+    "pixelis eval pixelworld --policy vlm --model FOLDER --shift lighting:3 --run runs/dark --compare runs/plain"
+)
+def pixelworld(
+    policy: Annotated[str | None, typer.Option(help="Which policy answers, as in pixelis ask.")] = None,
+    model: Annotated[str | None, typer.Option(help="endpoint: the model's name; vlm: a checkpoint folder.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="A TOML recipe: policy, tools, limits, seed.")] = None,
+    split: Annotated[str, typer.Option(help="train, dev, dev-cal or test.")] = "test",
+    seed: Annotated[int | None, typer.Option(help="Any seed gives a fresh set of the same distribution.")] = None,
+    items: Annotated[int, typer.Option(min=1, help="How many items.")] = 1000,
+    first: Annotated[int, typer.Option(min=0, help="Number of the first item.")] = 0,
+    shift: Annotated[str | None, typer.Option(help="lighting, motion, noise, occlusion or compression, and a severity: noise:3.")] = None,
+    family: Annotated[list[str] | None, typer.Option(help="Only this question family; may be given several times.")] = None,
+    no_tools: Annotated[bool, typer.Option("--no-tools", help="All six tools answer with a typed empty result.")] = False,
+    run: Annotated[Path | None, typer.Option(help="Where to leave trajectories and scores; a run begun there goes on.")] = None,
+    parallel: Annotated[int, typer.Option(min=1, help="Trajectories under way at once; fewer on a busy machine.")] = 8,
+    media: Annotated[bool, typer.Option("--media/--no-media", help="Keep the media in the run, for view and replay.")] = True,
+    compare: Annotated[Path | None, typer.Option(help="Another run on the same items: paired permutation tests against it.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Let a policy answer items of PixelWorld, and say how well and how it did."""
+    from pixelis.data.world.shifts import parse_shift
+    from pixelis.eval.scores import read_scores
+
+    wanted = _recipe(recipe, policy, model, seed, no_tools)
+    other = tuple(read_scores(compare)) if compare else ()  # before the work: a wrong folder costs no hour
+    with _progress_line(f"{split} items") as progress:
+        report = _evaluate(
+            wanted,
+            split=split,
+            num_items=items,
+            first=first,
+            shift=parse_shift(shift) if shift else None,
+            families=tuple(family or ()),
+            num_parallel=parallel,
+            out_folder=run,
+            keep_media=media,
+            progress=progress,
+        )
+    _print_report(report, other, compare, as_json=as_json)
+    if run is not None and not as_json:
+        out.print(f"\nin {run}; score it again: pixelis score {run}{f'; look: pixelis view {run} --limit 20' if media else ''}")
+
+
+def score(
+    run: Annotated[Path, typer.Argument(help="The folder of an evaluation.")],
+    compare: Annotated[Path | None, typer.Option(help="Another run on the same items: paired permutation tests against it.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Score a stored evaluation again from its trajectories: no policy, no tools, no media."""
+    from pixelis.eval.pixelworld import rescore
+    from pixelis.eval.scores import read_scores
+
+    other = tuple(read_scores(compare)) if compare else ()
+    _print_report(rescore(run), other, compare, as_json=as_json)
+
+
+def _recipe(path: Path | None, policy: str | None, model: str | None, seed: int | None, no_tools: bool) -> Recipe:
+    """The recipe with what the command line says instead."""
+    from pixelis.config import Recipe, load_recipe
+    from pixelis.core.ops import OPS
+    from pixelis.tools.toolbox import resolved
+
+    known = load_recipe(path) if path else Recipe()
+    named = {key: value for key, value in {"name": policy, "model": model}.items() if value is not None}
+    tools = resolved(known.tools)
+    return known.model_copy(
+        update={
+            "policy": known.policy.model_copy(update=named),
+            "tools": tools.model_copy(update={"disabled": OPS}) if no_tools else tools,
+            "seed": known.seed if seed is None else seed,
+        }
+    )
+
+
+def _evaluate(recipe: Recipe, **options: Any) -> Report:
+    from pixelis.agent import make_executor, make_policy
+    from pixelis.eval.pixelworld import evaluate
+    from pixelis.rollout.run import Limits
+
+    policy = make_policy(recipe.policy)
+    limits = Limits(max_steps=recipe.limits.max_steps, max_seconds=recipe.limits.max_seconds)
+    try:
+        return evaluate(policy, make_executor(recipe.tools), recipe.tools, seed=recipe.seed, limits=limits, **options)
+    finally:
+        policy.close()
+
+
+def _print_report(report: Report, other: tuple[ItemScore, ...], folder: Path | None, *, as_json: bool) -> None:
+    from pixelis.eval.compare import compare, comparison_json, comparison_text
+    from pixelis.eval.report import report_json, report_text
+
+    found = compare(report.scores, other) if folder else None
+    if as_json:
+        print(
+            json.dumps({**report_json(report), **({"compare": {"with": str(folder), **comparison_json(found)}} if found else {})}, indent=1)
+        )
+        return
+    out.print(report_text(report))
+    if found:
+        out.print(f"\nagainst {folder}:\n{comparison_text(found)}")
+
+
+class _Rate(ProgressColumn):
+    """Items a second, over the last minute or so."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.2f}/s" if speed else "-/s", style="progress.data.speed")
+
+
+@contextmanager
+def _progress_line(name: str) -> Iterator[Any]:
+    """A line on standard error: how many, how fast, how long still."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(), TextColumn("left"))
+    with Progress(*columns, TimeRemainingColumn(), console=err) as progress:
+        bar = progress.add_task(name, total=None)
+        yield lambda done, total: progress.update(bar, completed=done, total=total)

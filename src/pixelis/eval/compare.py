@@ -1,0 +1,107 @@
+"""Two policies, or one policy twice, on the same items: paired tests of what differs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pixelis.core.errors import DataError
+from pixelis.eval.report import number_text, rate_text, table_text
+from pixelis.eval.scores import ItemScore
+from pixelis.eval.stats import Rate, benjamini_hochberg, known, mean_rate, paired_p
+
+OVERALL: dict[str, Callable[[ItemScore], float]] = {
+    "accuracy": lambda score: score.right,
+    "RaPR": lambda score: score.valid_share,
+    "steps": lambda score: score.steps,
+}
+"""What is compared over all items; per family it is the accuracy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One paired comparison."""
+
+    name: str
+    one: float
+    two: float
+    difference: Rate
+    """Mean of one minus two; its count is the number of pairs."""
+    p: float
+    """Two-sided, of the paired permutation test."""
+    q: float
+    """p after Benjamini-Hochberg over the families; NaN for what is compared over all items."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    overall: tuple[Row, ...]
+    families: tuple[Row, ...]
+    num_unpaired: int
+    """Items that stand on one side only."""
+
+
+def compare(one: Iterable[ItemScore], two: Iterable[ItemScore], *, seed: int = 0) -> Comparison:
+    """Test one against two on the items they share; a shifted item is the pair of the same item without its shift.
+
+    Raises:
+        DataError: they share no item.
+    """
+    ones, twos = ({_plain_id(score): score for score in side} for side in (one, two))
+    shared = sorted(ones.keys() & twos.keys())
+    if not shared:
+        raise DataError(
+            f"nothing to compare: of {len(ones)} and {len(twos)} items none is the same; use the same split, seed, families and range"
+        )
+    pairs = [(ones[key], twos[key]) for key in shared]
+    names = sorted({a.family for a, _ in pairs})
+    rows = [_row(name, OVERALL["accuracy"], [pair for pair in pairs if pair[0].family == name], seed=seed) for name in names]
+    adjusted = benjamini_hochberg([row.p for row in rows])
+    return Comparison(
+        overall=tuple(_row(name, value, pairs, seed=seed) for name, value in OVERALL.items()),
+        families=tuple(Row(**{**row.__dict__, "q": float(q)}) for row, q in zip(rows, adjusted, strict=True)),
+        num_unpaired=len(ones.keys() ^ twos.keys()),
+    )
+
+
+def _plain_id(score: ItemScore) -> str:
+    return score.id.partition("@")[0]
+
+
+def _row(name: str, value: Callable[[ItemScore], float], pairs: list[tuple[ItemScore, ItemScore]], *, seed: int) -> Row:
+    one_N, two_N = (np.array([value(pair[side]) for pair in pairs], float) for side in (0, 1))
+    return Row(
+        name=name,
+        one=float(one_N.mean()),
+        two=float(two_N.mean()),
+        difference=mean_rate(one_N - two_N, is_share=False, seed=seed),
+        p=paired_p(one_N, two_N, seed=seed),
+        q=float("nan"),
+    )
+
+
+def comparison_json(comparison: Comparison) -> dict[str, Any]:
+    """Plain JSON values; what is unknown is None."""
+
+    def row(entry: Row) -> dict[str, Any]:
+        numbers = {key: known(getattr(entry, key)) for key in ("one", "two", "p", "q")}
+        return {"name": entry.name, **numbers, "difference": entry.difference.to_json()}
+
+    return {
+        "overall": [row(entry) for entry in comparison.overall],
+        "families": [row(entry) for entry in comparison.families],
+        "unpaired": comparison.num_unpaired,
+    }
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """The comparison for people."""
+    rows = []
+    for row in (*comparison.overall, *comparison.families):
+        means = [number_text(row.one, 3), number_text(row.two, 3), rate_text(row.difference)]
+        rows.append([row.name, str(row.difference.count), *means, number_text(row.p, 4), number_text(row.q, 4)])
+    left = f"\n{comparison.num_unpaired} items stand on one side only and were left out" if comparison.num_unpaired else ""
+    return table_text(["", "pairs", "this", "other", "difference", "p", "q (BH)"], rows) + left
