@@ -90,7 +90,7 @@ class PlannerSession:
         try:
             act = next(self._plan) if self._response is None else self._plan.send(self._response)
         except StopIteration as done:
-            answer = _clean(choose(self._options, str(done.value)))[:MAX_ANSWER_CHARS]
+            answer = clean(choose(self._options, str(done.value)))[:MAX_ANSWER_CHARS]
             return render_turn(Turn(thought="That answers it.", answer=answer))
         except PixelisError as error:
             raise PolicyError(str(error)) from None
@@ -108,10 +108,10 @@ class PlannerSession:
 
 
 def _render(act: Act) -> str:
-    return render_turn(Turn(thought=_clean(act.thought), call=Call(op=act.op, arguments=act.arguments)))
+    return render_turn(Turn(thought=clean(act.thought), call=Call(op=act.op, arguments=act.arguments)))
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """A text without the grammar's tags, which hostile signs may hold."""
     for tag in TAGS:
         text = text.replace(tag, " ")

@@ -1,0 +1,221 @@
+"""The teacher's eyes and hand: what coarse eyes see of the truth, where it points, and the mistakes it makes on purpose.
+
+The teacher must not act on what its pupil cannot see. It sees colours everywhere, shapes only of what is large on the pupil's view, and
+no small print; so it tries candidates of the right colour and lets the tools say what they are. It points loosely, as coarse eyes do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pixelis.core.geometry import Box
+from pixelis.data.world.item import Item
+from pixelis.data.world.rng import Rng
+
+Response = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Act:
+    """One call with its thought; arguments as on the wire."""
+
+    thought: str
+    op: str
+    arguments: dict[str, Any]
+    is_mistake: bool = False
+
+
+@dataclass(frozen=True)
+class Final:
+    """The last turn: what was concluded, and the answer in words (a letter is chosen by the session)."""
+
+    thought: str
+    answer: str
+
+
+Plan = Generator[Act, Response, Final]
+Part = Generator[Act, Response, Any]
+
+GRID = 5
+"""Coordinates the teacher writes are multiples of this: finer is beyond coarse eyes."""
+MARGIN = 0.35
+"""Room around a thing on each side, in its longer side."""
+IMAGE_VIEW_PX, FRAME_VIEW_PX = 320, 256
+"""Longer side of the pupil's view of an image, and of a video's frame."""
+BLUR_PX, CLEAR_PX = 6.0, 14.0
+"""Sizes on the view between which a shape goes from unseen to seen."""
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How often the teacher errs on purpose, to show how errors are mended.
+
+    Args:
+        miss: share of pointing calls that first point beside the thing.
+        slip: share of calls that are first written wrongly, so that a typed error comes back.
+        shake: jitter of what it points at, in the thing's longer side.
+    """
+
+    miss: float = 0.04
+    slip: float = 0.02
+    shake: float = 0.06
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A thing as it looks on one frame."""
+
+    number: int
+    kind: str
+    colour: str
+    shape: str
+    box: Box
+    frame: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.colour} {self.shape or self.kind}"
+
+
+def seen_on(item: Item, frame: int) -> list[Seen]:
+    """Shapes, signs and panels on a frame, from left to right."""
+    found = []
+    for thing in item.truth.objects:
+        box = thing.track[frame] if thing.track else thing.box
+        if box is None or thing.kind not in ("shape", "sign", "panel"):
+            continue
+        after = [e.after for e in item.truth.events if e.kind == "changes" and e.number == thing.number and e.frame <= frame]
+        found.append(Seen(thing.number, thing.kind, after[-1] if after else thing.colour, thing.shape, box, frame))
+    return sorted(found, key=lambda s: (s.box.centre[0], s.box.centre[1]))
+
+
+def grid_box(box: Box, *, width: float, height: float) -> list[int]:
+    """A box in pixels on the wire: grown to multiples of `GRID`, inside the frame, never empty."""
+    left, top, right, bottom = (
+        round(v, 6) for v in (box.x0 * 1000 / width, box.y0 * 1000 / height, box.x1 * 1000 / width, box.y1 * 1000 / height)
+    )
+    low = [min(int(max(0.0, v) // GRID * GRID), 1000 - GRID) for v in (left, top)]
+    high = [int(min(1000.0, -(-v // GRID) * GRID)) for v in (right, bottom)]
+    return [*low, max(high[0], low[0] + GRID), max(high[1], low[1] + GRID)]
+
+
+@dataclass
+class Hand:
+    """Writes the calls of one trace and counts its steps."""
+
+    item: Item
+    rng: Rng
+    habits: Habits = Habits()
+    step: int = 0
+    mistakes: list[int] = field(default_factory=list)
+    """Places (from 0) of the steps that are mistakes on purpose."""
+
+    # ------------------------------------------------------------ seeing
+
+    @property
+    def last_frame(self) -> int:
+        return self.item.num_frames - 1
+
+    def thing(self, number: int, frame: int = 0) -> Seen:
+        return next(s for s in seen_on(self.item, frame) if s.number == number)
+
+    def is_clear(self, seen: Seen) -> bool:
+        """Whether the pupil can make the shape out; by chance in between."""
+        view = IMAGE_VIEW_PX if self.item.kind == "image" else FRAME_VIEW_PX
+        size = max(seen.box.width, seen.box.height) * view / max(self.item.width, self.item.height)
+        return self.rng.uniform(BLUR_PX, CLEAR_PX) < size
+
+    def candidates(self, colour: str, shape: str, frame: int) -> list[Seen]:
+        """Things of that colour, what is clearly of that shape first, else from left to right."""
+        alike = [s for s in seen_on(self.item, frame) if s.kind == "shape" and s.colour == colour]
+        return sorted(alike, key=lambda s: not (s.shape == shape and self.is_clear(s)))
+
+    # ------------------------------------------------------------ pointing
+
+    def at(self, box: Box, frame: int = 0, *, margin: float = MARGIN, side: float | None = None) -> dict[str, Any]:
+        """Arguments that point at a box, loosely.
+
+        Args:
+            margin: room on each side, in the box's longer side; `side` in pixels instead of that side.
+        """
+        reach = side if side is not None else max(box.width, box.height)
+        shake = self.habits.shake * reach
+        dx, dy = self.rng.uniform(-shake, shake), self.rng.uniform(-shake, shake)
+        grown = box.grow(margin * reach)
+        moved = Box(grown.x0 + dx, grown.y0 + dy, grown.x1 + dx, grown.y1 + dy)
+        return {"bbox_2d": self.wire(moved), **self.moment(frame)}
+
+    def wire(self, box: Box) -> list[int]:
+        """A box on the wire, out to the grid and inside the frame."""
+        return grid_box(box, width=self.item.width, height=self.item.height)
+
+    def moment(self, frame: int) -> dict[str, Any]:
+        return {"frame": round(frame / self.item.fps, 1)} if self.item.fps and frame else {}
+
+    # ------------------------------------------------------------ acting
+
+    def act(self, thought: str, op: str, arguments: dict[str, Any]) -> Part:
+        """A call, perhaps with a mistake before it; the response of the right one."""
+        mistake = self._mistake(op, arguments)
+        if mistake is not None:
+            self.mistakes.append(self.step)
+            self.step += 1
+            wrong_op, wrong = mistake
+            response = yield Act(thought, wrong_op, wrong, is_mistake=True)
+            lead = "That call was wrong" if "error" in response else "That missed"
+            thought = f"{lead}. {thought}"
+        self.step += 1
+        return (yield Act(thought, op, arguments))
+
+    def _mistake(self, op: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
+        box = arguments.get("bbox_2d")
+        if box is not None and self.rng.chance(self.habits.miss):
+            return op, arguments | {"bbox_2d": self._beside(box)}
+        if self.rng.chance(self.habits.slip):
+            if box is not None:
+                return op, arguments | {"bbox_2d": [box[2], box[3], box[0], box[1]]}
+            if "ref" in arguments:
+                return op, arguments | {"ref": self.step + self.rng.integer(2, 6)}
+        return None
+
+    def _beside(self, box: Sequence[int]) -> list[int]:
+        """A box of the same size that does not touch the right one."""
+        width, height = box[2] - box[0], box[3] - box[1]
+        dx = width + self.rng.integer(10, 60)
+        x0 = box[0] + dx if box[2] + dx <= 1000 else max(0, box[0] - dx)
+        y0 = min(max(0, box[1] + self.rng.integer(-30, 30)), 1000 - height)
+        return [x0, y0, min(1000, x0 + width), y0 + height]
+
+
+def value_of(response: Response, name: str) -> Any:
+    """The value of a measured attribute; None where it is not there."""
+    return next((a.get("value") for a in response.get("attributes", []) if a.get("name") == name), None)
+
+
+def find(hand: Hand, name: str, frame: int = 0, *, only: Sequence[int] | None = None, lead: str = "") -> Part:
+    """Look for a thing by colour and let PROP say its shape.
+
+    Args:
+        name: "red star".
+        only: numbers of the things to try, where the question says more than the name does.
+        lead: what the thought begins with: what was found before.
+
+    Returns:
+        (step that found it or None, the thing or None, what the next thought should begin with).
+    """
+    colour, _, shape = name.partition(" ")
+    for seen in hand.candidates(colour, shape, frame):
+        if only is not None and seen.number not in only:
+            continue
+        response = yield from hand.act(f"{lead}Is this the {name}?", "PROP", {"what": "shape", **hand.at(seen.box, frame)})
+        said = value_of(response, "shape")
+        if said == shape:
+            return hand.step, seen, f"Yes, step {hand.step} is the {name}. "
+        lead = f"No, {said or 'nothing'}. "
+    return None, None, lead
+
+
+def absent(name: str, lead: str) -> Final:
+    return Final(f"{lead}I see no other {name.split()[0]} thing." if lead else f"I see no {name}.", f"there is no {name}")

@@ -1,0 +1,153 @@
+"""How the teacher answers questions about shapes in one picture, and those that need no tool."""
+
+from __future__ import annotations
+
+from pixelis.data.world.raster import SHAPES
+from pixelis.rollout.teacher.hand import Final, Hand, Part, Plan, absent, find, seen_on, value_of
+
+
+def attribute(hand: Hand) -> Plan:
+    """The spot on a shape, the shape of a colour, or the colour of a shape."""
+    phrase, number = hand.item.mentions[0]
+    if "spot" in hand.item.question or "dot" in hand.item.question:
+        return (yield from spot(hand, phrase))
+    if phrase.endswith(" object"):
+        seen = hand.thing(number)
+        response = yield from hand.act(f"I measure the {phrase}.", "PROP", {"what": "shape", **hand.at(seen.box)})
+        return Final(f"It is a {value_of(response, 'shape')}.", str(value_of(response, "shape")))
+    return (yield from _colour_of(hand, phrase))
+
+
+def _colour_of(hand: Hand, shape: str) -> Plan:
+    """The one thing of a shape, whatever its colour."""
+    things = [s for s in seen_on(hand.item, 0) if s.kind == "shape"]
+    lead = ""
+    for seen in sorted(things, key=lambda s: not (s.shape == shape and hand.is_clear(s))):
+        response = yield from hand.act(f"{lead}Is this the {shape}?", "PROP", {"what": "shape", **hand.at(seen.box)})
+        said = value_of(response, "shape")
+        if said == shape:
+            found = hand.step
+            response = yield from hand.act("Yes. Now its colour.", "PROP", {"what": "colour", "ref": found})
+            return Final(f"It is {value_of(response, 'colour')}.", str(value_of(response, "colour")))
+        lead = f"No, {said or 'nothing'}. "
+    return Final(f"{lead}There is no other.", f"there is no {shape}")
+
+
+def spot(hand: Hand, name: str) -> Plan:
+    step, seen, lead = yield from find(hand, name)
+    if seen is None:
+        return absent(name, lead)
+    yield from hand.act(f"{lead}I look closely.", "ZOOM", {"ref": step})
+    inner = [t for t in hand.item.truth.objects if t.kind == "spot" and seen.box.intersect(t.box).area > 0]
+    if not inner:
+        return Final("I see no spot on it.", "there is no spot")
+    return Final(f"The spot is {inner[0].colour}.", inner[0].colour)
+
+
+def count(hand: Hand) -> Plan:
+    if hand.item.mentions:
+        phrase, number = hand.item.mentions[0]
+        card = hand.thing(number)
+        args = hand.at(card.box, margin=0.05, side=min(card.box.width, card.box.height))
+        yield from hand.act(f"I take the {phrase}.", "SEG", args)
+        response = yield from hand.act("I count what lies on it.", "PROP", {"what": "count", "ref": hand.step})
+        return Final(f"There are {value_of(response, 'count')}.", str(value_of(response, "count")))
+    words = hand.item.question.replace("?", " ").replace(".", " ").split()
+    shape = next(s for w in words for s in SHAPES if w in (f"{s}s", f"{s}es"))
+    colour = words[next(i for i, w in enumerate(words) if w.startswith(shape)) - 1]
+    num, lead = 0, ""
+    for seen in [s for s in seen_on(hand.item, 0) if s.kind == "shape" and s.colour == colour]:
+        response = yield from hand.act(f"{lead}Is this a {shape}?", "PROP", {"what": "shape", **hand.at(seen.box)})
+        said = value_of(response, "shape")
+        num += said == shape
+        lead = f"Yes: {num}. " if said == shape else f"No: {num}. "
+    return Final(f"{lead}There is no other {colour} thing.", str(num))
+
+
+def size_compare(hand: Hand) -> Plan:
+    names = in_question(hand)
+    areas: list[tuple[float, str]] = []
+    lead = ""
+    for name in names:
+        step, seen, lead = yield from find(hand, name, lead=lead)
+        if seen is None:
+            return absent(name, lead)
+        response = yield from hand.act(f"{lead}I take its extent.", "SEG", {"ref": step})
+        areas.append((float(response.get("area", 0.0)), name))
+        lead = f"{areas[-1][0]}. "
+    question = hand.item.question
+    is_small = "small" in question
+    won = (min if is_small else max)(areas)
+    if "larger or smaller" in question:
+        answer = "larger" if areas[0][0] > areas[1][0] else "smaller"
+    else:
+        answer = won[1]
+    listed = ", ".join(f"{name} {area}" for area, name in areas)
+    return Final(f"{listed}: {answer}.", answer)
+
+
+def in_question(hand: Hand) -> list[str]:
+    """The names of the question, in its order; what is absent too."""
+    names = [name for name, _ in hand.item.mentions] + list(hand.item.absent)
+    return sorted(names, key=hand.item.question.find)
+
+
+def relation(hand: Hand) -> Plan:
+    question, names = hand.item.question, in_question(hand)
+    found = yield from _find_all(hand, names)
+    if isinstance(found, Final):
+        return found
+    steps, lead = found
+    if "closer" in question or "nearer" in question:
+        return (yield from _closer(hand, names, steps, lead))
+    response = yield from hand.act(f"{lead}How do they lie?", "PROP", {"what": "relation", "ref": steps[0], "other": steps[1]})
+    level = "left" in question or "right" in question
+    said = str(value_of(response, "horizontal" if level else "vertical") or "")
+    side = next((w for w in ("left", "right", "above", "below") if said.startswith(w)), "level")
+    is_open = any(w in question for w in ("left or", "above or"))
+    if is_open:
+        return Final(f"It is {side}.", side)
+    asked = next(w for w in ("left", "right", "above", "below") if f" {w} " in question)
+    return Final(f"It is {side}; asked: {asked}.", "yes" if side == asked else "no")
+
+
+def _find_all(hand: Hand, names: list[str]) -> Part:
+    steps, lead = [], ""
+    for name in names:
+        step, seen, lead = yield from find(hand, name, lead=lead)
+        if seen is None:
+            return absent(name, lead)
+        steps.append(step)
+    return steps, lead
+
+
+def _closer(hand: Hand, names: list[str], steps: list[int], lead: str) -> Plan:
+    """Both wordings name the anchor behind "closer to the" or "nearer to the"."""
+    question = hand.item.question
+    mark = question.find("closer to the") + question.find("nearer to the") + 1
+    anchor = min(range(3), key=lambda i: question.find(names[i]) if question.find(names[i]) > mark else len(question))
+    reach = []
+    for i in (k for k in range(3) if k != anchor):
+        args = {"what": "relation", "ref": steps[i], "other": steps[anchor]}
+        response = yield from hand.act(f"{lead}How far is the {names[i]} from the {names[anchor]}?", "PROP", args)
+        reach.append((float(value_of(response, "distance") or 9.0), names[i]))
+        lead = f"{reach[-1][0]}. "
+    won = min(reach)[1]
+    return Final(f"{reach[0][1]} {reach[0][0]}, {reach[1][1]} {reach[1][0]}: {won}.", won)
+
+
+def no_tool(hand: Hand) -> Plan:
+    """What is seen at a glance, or needs no picture."""
+    return Final("I see that at once.", hand.item.plain_answer)
+    yield  # a plan without a call
+
+
+def false_premise(hand: Hand) -> Plan:
+    """Something that is not there: tried like anything else."""
+    name = hand.item.absent[0]
+    if name.endswith(" sign"):
+        return Final(f"I see no {name}.", f"there is no {name}")
+    question = hand.item.question
+    if "spot" in question or "dot" in question:
+        return (yield from spot(hand, name))
+    return (yield from (relation(hand) if "left" in question else size_compare(hand)))

@@ -1,0 +1,183 @@
+"""How the teacher answers questions about signs, tables and charts: find the place, read it closely, reason aloud in digits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pixelis.core.geometry import Box
+from pixelis.rollout.teacher.hand import Final, Hand, Part, Plan, Response, seen_on
+from pixelis.rollout.teacher.sums import add_aloud, subtract_aloud
+
+
+def spans_of(response: Response) -> list[dict[str, Any]]:
+    return list(response.get("spans", []))
+
+
+def joined(response: Response) -> str:
+    return " ".join(s["text"] for s in spans_of(response)).lower()
+
+
+def number_in(text: str) -> int | None:
+    """The number a text shows; None when it shows none."""
+    digits = "".join(c for c in text.replace("O", "0").replace("o", "0") if c.isdigit())
+    return int(digits) if digits and 2 * len(digits) >= len(text.replace(" ", "")) else None
+
+
+def read_at(hand: Hand, box: Box, thought: str) -> Part:
+    return (yield from hand.act(thought, "OCR", hand.at(box, margin=0.5, side=min(box.width, box.height))))
+
+
+def read_sign(hand: Hand) -> Plan:
+    phrase, number = hand.item.mentions[0]
+    if phrase.endswith(" sign"):
+        box, thought = hand.thing(number).box, f"I read the {phrase}."
+    else:
+        shape = hand.thing(number).box
+        signs = [s for s in seen_on(hand.item, 0) if s.kind == "sign"]
+        box = min(signs, key=lambda s: abs(s.box.centre[0] - shape.centre[0]) + 3 * abs(s.box.centre[1] - shape.centre[1])).box
+        thought = f"I read the sign next to the {phrase}."
+    response = yield from read_at(hand, box, thought)
+    text = joined(response)
+    return Final(f"It says {text or 'nothing'}.", text or "nothing")
+
+
+def compare_signs(hand: Hand) -> Plan:
+    values: list[tuple[int, str]] = []
+    lead = ""
+    for name in sorted(((n, k) for n, k in hand.item.mentions), key=lambda pair: hand.item.question.find(pair[0].split()[0])):
+        response = yield from read_at(hand, hand.thing(name[1]).box, f"{lead}I read the {name[0]}.")
+        number = number_in(joined(response))
+        values.append((number if number is not None else 0, name[0].split()[0]))
+        lead = f"{values[-1][0]}. "
+    question = hand.item.question.lower()
+    (a, first), (b, second) = values
+    if "sum" in question or "add" in question:
+        return Final(lead + add_aloud(a, b), str(a + b))
+    if "how much" in question or "difference" in question:
+        return Final(lead + subtract_aloud(a, b), str(abs(a - b)))
+    answer = first if (a > b) == ("larger" in question) else second
+    return Final(f"{lead}{first} {a}, {second} {b}: {answer}.", answer)
+
+
+# ---------------------------------------------------------------- tables and charts
+
+
+def _card(hand: Hand) -> Part:
+    """Read the whole card; its box as written, and the spans."""
+    card = max((s for s in seen_on(hand.item, 0) if s.kind == "panel"), key=lambda s: s.box.area)
+    args = hand.at(card.box, margin=0.04, side=min(card.box.width, card.box.height))
+    response = yield from hand.act("I read the card.", "OCR", args)
+    return args["bbox_2d"], spans_of(response)
+
+
+def _span_at(hand: Hand, spans: list[dict[str, Any]], box: Box) -> dict[str, Any] | None:
+    """The span that lies on a true text box; None where the reader missed it."""
+    sx, sy = hand.item.width / 1000, hand.item.height / 1000
+
+    def overlap(span: dict[str, Any]) -> float:
+        x0, y0, x1, y1 = span["bbox_2d"]
+        return Box(x0 * sx, y0 * sy, x1 * sx, y1 * sy).intersect(box).area
+
+    best = max(spans, key=overlap, default=None)
+    return best if best is not None and overlap(best) > 0.25 * box.area else None
+
+
+UNREAD = Final("I cannot read it.", "I cannot tell")
+
+
+def table(hand: Hand) -> Plan:
+    card, spans = yield from _card(hand)
+    boxes = [box for _, box in hand.item.evidence.boxes]
+    if hand.item.answer_kind == "text":
+        return (yield from _leader(hand, card, spans, boxes))
+    row, col = (_span_at(hand, spans, box) for box in boxes[1:3])
+    if row is None or col is None:
+        return UNREAD
+    cell = [col["bbox_2d"][0], row["bbox_2d"][1], col["bbox_2d"][2], row["bbox_2d"][3]]
+    thought = f"Row {row['text'].lower()} at {row['bbox_2d'][1]}, column {col['text'].lower()} at {col['bbox_2d'][0]}."
+    response = yield from hand.act(thought, "OCR", {"bbox_2d": cell})
+    number = number_in(joined(response))
+    return Final(f"The cell says {number}.", str(number)) if number is not None else UNREAD
+
+
+def _leader(hand: Hand, card: list[int], spans: list[dict[str, Any]], boxes: list[Box]) -> Plan:
+    """The row with the largest number of a column."""
+    words = hand.item.question.rstrip("?").lower().split()
+    col = next((s for s in spans if s["text"].lower() == words[-1]), None)
+    if col is None:
+        return UNREAD
+    x0, y0, x1, _ = col["bbox_2d"]
+    response = yield from hand.act(
+        f"Column {col['text'].lower()} at {x0}. I read down it.", "OCR", {"bbox_2d": [max(0, x0 - GAP), y0, x1, card[3]]}
+    )
+    numbers = [(number_in(s["text"]), s["bbox_2d"]) for s in spans_of(response)]
+    known = [(n, box) for n, box in numbers if n is not None]
+    if not known:
+        return UNREAD
+    best, at = max(known, key=lambda pair: pair[0])
+    thought = f"{' '.join(str(n) for n, _ in known)}: the most is {best} at {at[1]}. I read its row."
+    response = yield from hand.act(thought, "OCR", {"bbox_2d": [card[0], at[1], x0, at[3]]})
+    text = next((s["text"].lower() for s in spans_of(response) if number_in(s["text"]) is None), "")
+    return Final(f"The row is {text}.", text) if text else UNREAD
+
+
+GAP = 20
+"""Room beside a column or bar label, on the wire."""
+
+
+def chart(hand: Hand) -> Plan:
+    card, spans = yield from _card(hand)
+    boxes = [box for _, box in hand.item.evidence.boxes]
+    if hand.item.answer_kind == "text":
+        return (yield from _extreme_bar(hand, card, spans))
+    labels = [_span_at(hand, spans, box) for box in boxes[0::3]]
+    if any(label is None for label in labels):
+        return UNREAD
+    values, lead = [], ""
+    is_lying = _is_lying(boxes)
+    for label in labels:
+        x0, y0, x1, y1 = label["bbox_2d"]
+        name = label["text"].lower()
+        if is_lying:
+            bar = [x0, max(0, y0 - GAP // 4), card[2], y1 + GAP // 4]
+        else:
+            bar = [max(0, x0 - GAP // 4), card[1], x1 + GAP // 4, y1]
+        thought = f"{lead}Bar {name} at {y0 if is_lying else x0}. I read along it."
+        response = yield from hand.act(thought, "OCR", {"bbox_2d": bar})
+        number = next((n for s in spans_of(response) if (n := number_in(s["text"])) is not None), None)
+        if number is None:
+            return UNREAD
+        values.append(number)
+        lead = f"{number}. "
+    if len(values) == 1:
+        return Final(f"It is {values[0]}.", str(values[0]))
+    return Final(lead + subtract_aloud(*values), str(abs(values[0] - values[1])))
+
+
+def _is_lying(boxes: list[Box]) -> bool:
+    """Whether bars lie: a label and its value then stand side by side."""
+    label, value = boxes[0], boxes[1]
+    return abs(label.centre[1] - value.centre[1]) < abs(label.centre[0] - value.centre[0])
+
+
+def _extreme_bar(hand: Hand, card: list[int], spans: list[dict[str, Any]]) -> Plan:
+    """The label of the highest or lowest bar: its number first, then what stands in its line."""
+    wants_low = any(w in hand.item.question for w in ("lowest", "shortest", "smallest"))
+    known = [(n, s["bbox_2d"]) for s in spans if (n := number_in(s["text"])) is not None]
+    if not known:
+        return UNREAD
+    best, at = (min if wants_low else max)(known, key=lambda pair: pair[0])
+    label = _span_at(hand, spans, hand.item.evidence.boxes[0][1])
+    if label is None:
+        return UNREAD
+    if _is_lying([box for _, box in hand.item.evidence.boxes]):
+        strip = [card[0], max(0, at[1] - GAP // 4), at[2], at[3] + GAP // 4]
+    else:
+        strip = [max(0, at[0] - 2 * GAP), at[1], min(1000, at[2] + 2 * GAP), card[3]]
+    word = "least" if wants_low else "most"
+    thought = f"{' '.join(str(n) for n, _ in known)}: the {word} is {best} at {at[0]}. I read its bar."
+    response = yield from hand.act(thought, "OCR", {"bbox_2d": strip})
+    names = [s for s in spans_of(response) if number_in(s["text"]) is None]
+    middle = (at[0] + at[2]) / 2
+    near = min(names, key=lambda s: abs((s["bbox_2d"][0] + s["bbox_2d"][2]) / 2 - middle), default=None)
+    return Final(f"The bar is {near['text'].lower()}.", near["text"].lower()) if near else UNREAD

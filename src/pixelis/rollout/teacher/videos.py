@@ -1,0 +1,144 @@
+"""How the teacher answers questions about videos: who moves where, what happens when."""
+
+from __future__ import annotations
+
+import re
+
+from pixelis.rollout.teacher.hand import Final, Hand, Part, Plan, absent, find, value_of
+from pixelis.rollout.teacher.stills import in_question
+from pixelis.rollout.teacher.texts import joined
+
+_PLACES = ("top left", "top right", "bottom left", "bottom right")
+
+
+def _track(hand: Hand, name: str, lead: str = "", only: tuple[int, ...] | None = None) -> Part:
+    """Find a thing on the first frame, take its extent, follow it; (step, response, lead), or a final turn when it is not there."""
+    step, seen, lead = yield from find(hand, name, only=only, lead=lead)
+    if seen is None:
+        return absent(name, lead)
+    yield from hand.act(f"{lead}I take its extent.", "SEG", {"ref": step})
+    response = yield from hand.act("I follow it.", "TRK", {"ref": hand.step})
+    return hand.step, response
+
+
+def _quarter(box: list[int]) -> str:
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    return f"{'top' if y < 500 else 'bottom'} {'left' if x < 500 else 'right'}"
+
+
+def where_it_ends(hand: Hand) -> Plan:
+    """One of several that look the same, named by where it starts."""
+    phrase, number = hand.item.mentions[0]
+    name = " ".join(phrase.removeprefix("the ").split()[:2])
+    start = phrase.rsplit(" in the " if " in the " in phrase else " on the ", 1)[1]
+    only = tuple(s.number for s in hand.candidates(*name.split(), 0) if start in _side(hand, s.box.centre))
+    found = yield from _track(hand, name, only=only or (number,))
+    if isinstance(found, Final):
+        return found
+    last = next((p["bbox_2d"] for p in reversed(found[1].get("track", [])) if p.get("bbox_2d")), None)
+    if last is None:
+        return Final("I lost it.", "I cannot tell")
+    return Final(f"It ends at {last[0]}, {last[1]}.", _quarter(last))
+
+
+def _side(hand: Hand, centre: tuple[float, float]) -> str:
+    x, y = round(centre[0] * 1000 / hand.item.width), round(centre[1] * 1000 / hand.item.height)
+    return _quarter([x, y, x, y])
+
+
+def turn(hand: Hand) -> Plan:
+    found = yield from _track(hand, hand.item.mentions[0][0])
+    if isinstance(found, Final):
+        return found
+    step, response = found
+    if re.search(r"after (it has turned|its turn|turning)", hand.item.question, re.IGNORECASE):
+        points = [p["bbox_2d"] for p in response.get("track", []) if p.get("bbox_2d")]
+        if len(points) < 2:
+            return Final("I lost it.", "I cannot tell")
+        (ax, ay), (bx, by) = points[-2][:2], points[-1][:2]
+        way = ("right" if bx > ax else "left") if abs(bx - ax) > abs(by - ay) else ("down" if by > ay else "up")
+        return Final(f"From {ax}, {ay} to {bx}, {by}.", way)
+    measured = yield from hand.act("How does it turn?", "PROP", {"what": "motion", "ref": step})
+    said = str(value_of(measured, "path") or "")
+    return Final(f"It {said or 'goes straight'}.", next((w for w in ("left", "right") if w in said), "I cannot tell"))
+
+
+def faster(hand: Hand) -> Plan:
+    speeds: list[tuple[float, str]] = []
+    lead = ""
+    for name in in_question(hand):
+        found = yield from _track(hand, name, lead)
+        if isinstance(found, Final):
+            return found
+        measured = yield from hand.act("Its speed.", "PROP", {"what": "motion", "ref": found[0]})
+        speeds.append((float(value_of(measured, "speed") or 0.0), name))
+        lead = f"{speeds[-1][0]}. "
+    won = (min if "slow" in hand.item.question else max)(speeds)[1]
+    listed = ", ".join(f"{name} {speed}" for speed, name in speeds)
+    return Final(f"{listed}: {won}.", won)
+
+
+# ---------------------------------------------------------------- moments
+
+_KINDS = (("disappear", "disappears"), ("vanish", "disappears"), ("gone", "disappears"), ("appear", "appears"), ("show up", "appears"),
+          ("first visible", "appears"), ("change", "changes"), ("another colour", "changes"))  # fmt: skip
+
+
+def kind_in(text: str) -> str:
+    return next(kind for mark, kind in _KINDS if mark in text)
+
+
+def _moment(hand: Hand, name: str, kind: str, lead: str = "") -> Part:
+    """When a thing does something: the time as text, None for never; or a final turn when the thing is not there."""
+    step, seen, lead = yield from find(hand, name, hand.last_frame if kind == "appears" else 0, lead=lead)
+    if seen is None:
+        return absent(name, lead)
+    response = yield from hand.act(f"{lead}When does it {kind.removesuffix('s')}?", "TEMP", {"event": kind, "ref": step})
+    segments = response.get("segments", [])
+    if not segments:
+        return None
+    return f"{float(segments[0]['to_s' if kind == 'changes' else 'from_s']):.1f}"
+
+
+def when(hand: Hand) -> Plan:
+    name, kind = hand.item.mentions[0][0], kind_in(hand.item.question)
+    found = yield from _moment(hand, name, kind)
+    if isinstance(found, Final):
+        return found
+    return Final(f"At {found}.", found) if found else Final("It does not.", "never")
+
+
+def order(hand: Hand) -> Plan:
+    question = hand.item.question
+    said = re.findall(r"the (\w+ \w+) (appears|disappears|changes colour)", question)
+    times: list[tuple[float, str]] = []
+    lead = ""
+    for name, does in said:
+        found = yield from _moment(hand, name, does.split()[0], lead)
+        if isinstance(found, Final):
+            return found
+        times.append((float(found) if found else 99.0, f"{name} {does}"))
+        lead = f"At {found}. " if found else "Never. "
+    listed = ", ".join(f"{name.split()[0]} {time}" for time, name in times)
+    if "true that" in question or "in this order" in question:
+        return Final(f"{listed}.", "yes" if times[0][0] <= times[1][0] else "no")
+    won = (max if " last" in question else min)(times)[1]
+    return Final(f"{listed}: {won}.", won)
+
+
+def timed_text(hand: Hand) -> Plan:
+    phrase, number = hand.item.mentions[0]
+    question = hand.item.question
+    box = hand.thing(number).box
+    is_flash = hand.item.chain[0].args.event == "appears"
+    kind = "appears" if is_flash else "changes"
+    args = hand.at(box, margin=0.3, side=min(box.width, box.height))
+    response = yield from hand.act(f"When does the text of the {phrase} {kind.removesuffix('s')}?", "TEMP", {"event": kind, **args})
+    segments = response.get("segments", [])
+    if not segments:
+        return Final("I saw no text.", "nothing")
+    is_old = not is_flash and not ("after" in question or "new text" in question)
+    moment = segments[0]["from_s" if is_flash or is_old else "to_s"]
+    response = yield from hand.act(f"I read it at {moment}.", "OCR", {"ref": hand.step, "frame": moment})
+    text = joined(response)
+    return Final(f"It says {text or 'nothing'}.", text or "nothing")

@@ -1,0 +1,91 @@
+"""Collecting traces: whole shards or none, resumable, judged over all of them, and only what the plan says."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pixelis.core.errors import DataError
+from pixelis.core.store import open_run
+from pixelis.data.cota.load import check_traces, read_traces
+from pixelis.data.stats import table, trace_stats
+from pixelis.rollout.collect import Plan, Share, collect, shard_folders, trace_facts
+
+PLAN = Plan("train", 3, {"no_tool": Share(4), "read_sign": Share(3), "when_changes": Share(1, questions=3)}, shard_media=4)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return collect(tmp_path_factory.mktemp("set") / "traces", PLAN, num_workers=1)
+
+
+def test_the_mixture_is_even():
+    media = Plan("train", 0, {"no_tool": Share(4), "read_sign": Share(2)}).media()
+    # Places 1/8, 3/8, 5/8, 7/8 for the first and 1/4, 3/4 for the second.
+    assert [family for family, *_ in media] == ["no_tool", "read_sign", "no_tool", "no_tool", "read_sign", "no_tool"]
+
+
+def test_what_a_set_holds(folder):
+    shards = shard_folders(folder)
+    assert [p.name for p in shards] == ["0000", "0001"]
+    traces = list(read_traces(folder, only_accepted=False))
+    families = [trace.family for trace in traces]
+    assert families.count("no_tool") == 4 and families.count("read_sign") == 3 and 2 <= families.count("when_changes") <= 3
+    report = check_traces(folder)
+    assert report.is_ok, report.problems
+    assert report.num_accepted >= len(traces) - 2
+    changes = [t for t in traces if t.family == "when_changes"]
+    assert len({t.trajectory.medium.sha256 for t in changes}) == 1 and len({t.trajectory.question for t in changes}) == len(changes)
+
+
+def test_statistics_of_a_set(folder):
+    stats = trace_stats(trace_facts(folder))
+    text = table(stats)
+    assert "read_sign" in text and "OCR" in text
+
+
+def test_a_cut_collection_goes_on_where_it_stopped(tmp_path, folder):
+    part = collect(tmp_path / "traces", PLAN, num_workers=1, max_shards=1)
+    assert len(shard_folders(part)) == 1
+    done = (part / "shards" / "0000" / "trajectories.jsonl").read_bytes()
+    (part / "shards" / "0001.part").mkdir()  # what a kill leaves behind
+    (part / "shards" / "0001.part" / "trajectories.jsonl").write_text("half a li")
+    collect(part, PLAN, num_workers=1)
+    assert (part / "shards" / "0000" / "trajectories.jsonl").read_bytes() == done
+    for one, two in zip(shard_folders(part), shard_folders(folder), strict=True):
+        for name in ("trajectories.jsonl", "facts.jsonl", "scores.jsonl"):
+            assert (one / name).read_bytes() == (two / name).read_bytes(), name
+
+
+def test_another_plan_does_not_mix_in(folder):
+    with pytest.raises(DataError, match="seed"):
+        collect(folder, Plan("train", 4, PLAN.shares, shard_media=4), num_workers=1)
+    with pytest.raises(DataError, match="no_such"):
+        collect(folder.parent / "other", Plan("train", 4, {"no_such": Share(1)}), num_workers=1)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(DataError, match="not an empty folder"):
+        collect(tmp_path, PLAN, num_workers=1)
+    with pytest.raises(DataError, match="no trace set"):
+        shard_folders(tmp_path)
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    part = collect(tmp_path / "traces", Plan("train", 3, {"no_tool": Share(2)}), num_workers=1)
+    path = part / "shards" / "0000" / "facts.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text(lines[0] + "\n" + lines[1][:20] + "\n")
+    with pytest.raises(DataError, match=r"facts\.jsonl:2"):
+        list(trace_facts(part))
+
+
+def test_planned_errors_are_facts(folder):
+    for shard in shard_folders(folder):
+        trajectories = list(open_run(shard).trajectories())
+        for trajectory, line in zip(trajectories, (shard / "facts.jsonl").read_text().splitlines(), strict=True):
+            facts = json.loads(line)
+            assert facts["id"] == trajectory.id and len(facts["valid"]) == len(trajectory.steps)
+            assert all(k < len(trajectory.steps) for k in facts["planned_errors"])

@@ -1,0 +1,35 @@
+"""Sums thought aloud: every small step is true, and the last one is the answer."""
+
+from __future__ import annotations
+
+import re
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pixelis.rollout.teacher.sums import add_aloud, subtract_aloud
+
+
+def test_by_hand():
+    assert add_aloud(187, 346) == "187+346: 7+6=13, 8+4+1=13, 1+3+1=5: 533."
+    assert add_aloud(49, 904) == "49+904: 9+4=13, 4+0+1=5, 0+9=9: 953."
+    assert subtract_aloud(187, 346) == "346-187: 16-7=9, 13-8=5, 2-1=1: 159."
+    assert subtract_aloud(300, 1) == "300-1: 10-1=9, 9-0=9, 2-0=2: 299."
+
+
+def test_a_borrow_that_runs_through_a_nought():
+    # 200 - 15: the units borrow, so the tens are 10 - 1 - 1 = 8 and lend themselves; the hundreds lent one.
+    assert subtract_aloud(15, 200) == "200-15: 10-5=5, 9-1=8, 1-0=1: 185."
+
+
+@given(st.integers(0, 99_999), st.integers(0, 99_999))
+def test_every_step_is_true(a: int, b: int):
+    for text, truth in ((add_aloud(a, b), a + b), (subtract_aloud(a, b), abs(a - b))):
+        steps = re.findall(r"([\d+-]+)=(\d+)", text)
+        for sum_, result in steps:
+            parts = [int(n) for n in re.findall(r"\d+", sum_)]
+            assert int(result) == (parts[0] - parts[1] if "-" in sum_ else sum(parts))
+        digits = "".join(result[-1] for _, result in reversed(steps))
+        carried = steps[-1][1][:-1] if "+" in text.split(":")[0] else ""
+        assert int(carried + digits) == truth
+        assert text.endswith(f": {truth}.")

@@ -1,0 +1,103 @@
+"""The teacher: right with the real tools, honest about what it reads, and never pointing at what coarse eyes cannot tell."""
+
+from __future__ import annotations
+
+import pytest
+
+from pixelis.agent import make_executor
+from pixelis.core.media import open_medium
+from pixelis.data.world.items import FAMILIES, make_item, render
+from pixelis.data.world.rng import Rng
+from pixelis.data.world.score import score_answer
+from pixelis.policy.base import PolicyError, Task
+from pixelis.rollout.run import Runner
+from pixelis.rollout.teacher.hand import GRID, Habits, Hand, seen_on
+from pixelis.rollout.teacher.policy import PLANS, TeacherPolicy
+from pixelis.tools.settings import ToolSettings
+from pixelis.tools.toolbox import resolved
+
+CAREFUL = Habits(miss=0.0, slip=0.0)
+
+
+@pytest.fixture(scope="module")
+def runner():
+    settings = resolved(ToolSettings())
+    return lambda habits: Runner(TeacherPolicy(habits), make_executor(settings), settings=settings, num_parallel_calls=1)
+
+
+def teach(runner: Runner, item):
+    with open_medium(render(item), name=item.medium_name) as medium:
+        (rollout,) = runner.run([(Task(question=item.prompt, medium=medium, id=item.id, facts={"item": item}), 0)])
+    return rollout.trajectory
+
+
+def test_every_family_has_a_plan():
+    assert set(PLANS) == set(FAMILIES)
+
+
+@pytest.mark.parametrize("family", ["read_sign", "compare_signs", "attribute", "relation", "table", "chart", "no_tool", "false_premise"])
+def test_right_with_the_real_tools(runner, family):
+    teacher = runner(CAREFUL)
+    items = [make_item("train", 4_000 + k, family=family) for k in range(4)]
+    right = [score_answer(item, teach(teacher, item).answer or "") for item in items]
+    assert sum(right) >= 3, [item.prompt for item, ok in zip(items, right, strict=True) if not ok]
+
+
+def test_moments_and_movers(runner):
+    teacher = runner(CAREFUL)
+    for family in ("when_disappears", "turn", "timed_text"):
+        item = make_item("train", 4_001, family=family)
+        assert score_answer(item, teach(teacher, item).answer or "") == 1.0, family
+
+
+def test_mistakes_are_recorded_and_mended(runner):
+    teacher = runner(Habits(miss=1.0, slip=0.0))
+    item = make_item("train", 4_000, family="read_sign")
+    trajectory = teach(teacher, item)
+    assert teacher.policy.mistakes[item.id] == [0]
+    assert len(trajectory.steps) == 2 and trajectory.steps[1].thought.startswith("That missed.")
+    assert score_answer(item, trajectory.answer or "") == 1.0
+
+
+def test_a_slip_comes_back_as_a_typed_error(runner):
+    teacher = runner(Habits(miss=0.0, slip=1.0))
+    item = make_item("train", 4_000, family="read_sign")
+    trajectory = teach(teacher, item)
+    assert trajectory.steps[0].result.error is not None
+    assert trajectory.steps[1].thought.startswith("That call was wrong.")
+
+
+def test_what_is_said_follows_the_tools_not_the_truth(runner):
+    """With every tool off the teacher must not know the answer of a question that needs one."""
+    settings = resolved(ToolSettings(disabled=("OCR",)))
+    blind = Runner(TeacherPolicy(CAREFUL), make_executor(settings), settings=settings)
+    item = make_item("train", 4_000, family="read_sign")
+    trajectory = teach(blind, item)
+    assert item.plain_answer not in (trajectory.answer or "")
+
+
+def test_small_shapes_are_tried_from_left_to_right():
+    """A shape far below what the pupil's view resolves never comes first because of its shape."""
+    for index in range(4_000, 4_040):
+        item = make_item("train", index, family="relation")
+        hand = Hand(item, Rng("t", index), CAREFUL)
+        for seen in seen_on(item, 0):
+            size = max(seen.box.width, seen.box.height) * 320 / max(item.width, item.height)
+            if seen.kind == "shape" and size < 6:
+                alike = hand.candidates(seen.colour, seen.shape, 0)
+                unclear = [s for s in alike if max(s.box.width, s.box.height) * 320 / max(item.width, item.height) < 6]
+                assert unclear == sorted(unclear, key=lambda s: s.box.centre[0])
+
+
+def test_boxes_lie_on_the_grid_and_in_the_frame():
+    item = make_item("train", 4_000, family="relation")
+    hand = Hand(item, Rng("t"), Habits())
+    for seen in seen_on(item, 0):
+        box = hand.at(seen.box)["bbox_2d"]
+        assert all(v % GRID == 0 and 0 <= v <= 1000 for v in box) and box[0] < box[2] and box[1] < box[3]
+
+
+def test_a_task_without_an_item_is_refused():
+    item = make_item("train", 4_000, family="no_tool")
+    with open_medium(render(item), name="a.png") as medium, pytest.raises(PolicyError, match="no PixelWorld item"):
+        TeacherPolicy().open(Task(question="?", medium=medium), seed=0)
