@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pixelis import cli_eval, cli_train
 from pixelis.core.errors import ConfigError, PixelisError
 
 app = typer.Typer(
@@ -94,7 +95,7 @@ def tool(
 def ask(
     media: Annotated[str, typer.Argument(help="An image or a video.")],
     question: Annotated[str, typer.Argument(help="What you want to know.")],
-    policy: Annotated[str | None, typer.Option(help="planner, endpoint or vlm.")] = None,
+    policy: Annotated[str | None, typer.Option(help="nano-sft, planner, endpoint or vlm.")] = None,
     model: Annotated[str | None, typer.Option(help="endpoint: the model's name; vlm: a checkpoint folder.")] = None,
     url: Annotated[str | None, typer.Option(help="endpoint: the server, such as http://localhost:8000/v1.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="A TOML recipe: policy, tools, limits, seed.")] = None,
@@ -180,6 +181,11 @@ def replay(
 
 data = typer.Typer(help="PixelWorld: make splits of procedural images and videos with exact truth, and look at them.", no_args_is_help=True)
 app.add_typer(data, name="data")
+data.command("cota", epilog="Example:  pixelis data cota recipes/nano/cota.toml --share 0.01 --out out/traces")(cli_train.cota)
+data.command("check", epilog="Example:  pixelis data check out/traces")(cli_train.check)
+app.add_typer(cli_train.train, name="train")
+app.add_typer(cli_eval.app, name="eval")
+app.command("score")(cli_eval.score)
 
 
 @data.command("make", epilog="Example:  pixelis data make test out/test --items 100 --shift lighting:3")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
+from typing import TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -52,15 +53,23 @@ class Recipe(BaseModel):
     seed: int = 0
 
 
+R = TypeVar("R", bound=BaseModel)
+
+
 def load_recipe(path: str | os.PathLike) -> Recipe:
-    """Read a recipe.
+    """Read a recipe of `pixelis ask`; see `load_recipe_as`."""
+    return load_recipe_as(Recipe, path)
+
+
+def load_recipe_as(kind: type[R], path: str | os.PathLike) -> R:
+    """Read a recipe of some kind.
 
     Raises:
         ConfigError: it cannot be read, is no TOML, or has an unknown key or a wrong value.
     """
     path = Path(path)
     try:
-        return Recipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -68,12 +77,15 @@ def load_recipe(path: str | os.PathLike) -> Recipe:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
-        known = _known_keys(first["loc"][:-1]) if first["type"] == "extra_forbidden" else ""
+        known = _known_keys(kind, first["loc"][:-1]) if first["type"] == "extra_forbidden" else ""
         raise ConfigError(f"{path}: {key}: {first['msg'].lower()}{known}") from None
 
 
-def _known_keys(table: tuple) -> str:
-    model: type[BaseModel] = Recipe
+def _known_keys(model: type[BaseModel], table: tuple) -> str:
     for part in table:
-        model = model.model_fields[str(part)].annotation  # type: ignore[assignment]
+        field = model.model_fields.get(str(part))
+        kinds = [field.annotation, *get_args(field.annotation)] if field is not None else []
+        model = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)  # type: ignore[assignment]
+        if model is None:
+            return ""
     return f"; the keys here are {', '.join(model.model_fields)}"

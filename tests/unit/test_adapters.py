@@ -157,11 +157,14 @@ def test_the_sampler_follows_the_active_adapter(base, folder):
     from types import SimpleNamespace
 
     from pixelis.policy.base import Task
+    from pixelis.policy.prompt import Prompting
     from pixelis.policy.vlm import VlmPolicy, logp_of
     from pixelis.policy.vlm_load import load_checkpoint
 
     model = add_adapters(base, rank=4).eval()
-    policy = VlmPolicy(replace(load_checkpoint(folder), model=model), guide="", schemas=(), max_new_tokens=8, num_slots=2)
+    policy = VlmPolicy(
+        replace(load_checkpoint(folder), model=model), prompting=Prompting(guide="", has_schemas=False), max_new_tokens=8, num_slots=2
+    )
     image = np.zeros((64, 64, 3), np.uint8)
     task = Task(question="?", medium=SimpleNamespace(kind="image", sha256="0" * 64, frame=lambda _: image))
 

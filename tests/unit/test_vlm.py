@@ -20,6 +20,7 @@ from pixelis.core.media import open_medium
 from pixelis.core.trajectory import TokenRun
 from pixelis.policy.adapters import add_adapters, lora_parameters
 from pixelis.policy.base import Observation, PolicyError, Task, TokenLimit
+from pixelis.policy.prompt import Prompting
 from pixelis.policy.vlm import VlmPolicy, logp_of
 from pixelis.policy.vlm_decode import Decoder, Piece
 from pixelis.policy.vlm_load import load_checkpoint
@@ -62,7 +63,12 @@ def policy(checkpoint):
 
 
 def make(checkpoint, **settings) -> VlmPolicy:
-    settings = {"max_new_tokens": 12, "num_slots": 3, "max_context": 2048, "guide": "Look.", "schemas": ()} | settings
+    settings = {
+        "max_new_tokens": 12,
+        "num_slots": 3,
+        "max_context": 2048,
+        "prompting": Prompting(guide="Look.", has_schemas=False),
+    } | settings
     return VlmPolicy(checkpoint, **settings)
 
 
@@ -404,7 +410,7 @@ def test_a_video_is_shown_as_frames_with_their_times(policy, tmp_path):
             frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 12 * number, np.uint8), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    small = make(policy.checkpoint, max_frames=3)
+    small = make(policy.checkpoint, prompting=Prompting(guide="Look.", has_schemas=False, max_frames=3))
     task = Task(question="When?", medium=open_medium(path))
     _, runs = run(converse(small, task, 0))
     assert len(runs[0].images) == 3

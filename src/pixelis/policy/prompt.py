@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from pixelis.core import jsontext
 from pixelis.core.arguments import tool_schemas
+from pixelis.core.errors import ConfigError
 from pixelis.core.media import Medium
 from pixelis.policy.base import Task
 
@@ -18,6 +21,50 @@ GUIDE = (
     'In each turn write one short thought, then exactly one tool call, and wait for its result; refer to earlier results with "ref". '
     "When you know the answer, write it as <answer>...</answer>."
 )
+
+
+PROMPTING_FILE = "pixelis.json"
+
+
+@dataclass(frozen=True)
+class Prompting:
+    """How a checkpoint is prompted; one that was trained otherwise than this says so in `pixelis.json` beside its weights.
+
+    Args:
+        guide: the system message; none when empty.
+        has_schemas: whether the tools' schemas are written into the system turn. A model trained on the tools alone knows them.
+        max_pixels: area to which an image is scaled down.
+        max_frame_pixels: area of each frame of a video; `max_pixels` when None.
+        max_frames: of a video.
+    """
+
+    guide: str = GUIDE
+    has_schemas: bool = True
+    max_pixels: int = 1024 * 1024
+    max_frame_pixels: int | None = None
+    max_frames: int = 16
+
+    @property
+    def schemas(self) -> list[dict]:
+        return tool_schemas() if self.has_schemas else []
+
+    def save(self, folder: str | Path) -> None:
+        (Path(folder) / PROMPTING_FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def of(cls, folder: str | Path) -> Prompting:
+        """What a checkpoint's folder says; the defaults where it says nothing.
+
+        Raises:
+            ConfigError: the file is damaged.
+        """
+        path = Path(folder) / PROMPTING_FILE
+        if not path.is_file():
+            return cls()
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"{path}: is no description of how to prompt the checkpoint ({error})") from None
 
 
 @dataclass(frozen=True)
@@ -40,12 +87,13 @@ def system_text() -> str:
     )
 
 
-def question_parts(task: Task, *, max_pixels: int, max_frames: int) -> list[Part]:
+def question_parts(task: Task, *, max_pixels: int, max_frames: int, max_frame_pixels: int | None = None) -> list[Part]:
     """The first user message: the medium, then the question.
 
     Args:
-        max_pixels: area an image (or each frame of a video) is scaled down to; coordinates stay relative to the original.
+        max_pixels: area an image is scaled down to; coordinates stay relative to the original.
         max_frames: how many evenly spread frames of a video are shown, each behind its time stamp.
+        max_frame_pixels: area of each frame; `max_pixels` when left out.
     """
     medium = task.medium
     if medium.kind == "image":
@@ -53,7 +101,7 @@ def question_parts(task: Task, *, max_pixels: int, max_frames: int) -> list[Part
     parts: list[Part] = []
     for index in medium.sample(max_frames):
         parts.append(f"<{float(medium.times_s[index]):.1f} seconds>")
-        parts.append(ImagePart(fit(medium.frame(index), max_pixels), f"{medium.sha256}:{index}"))
+        parts.append(ImagePart(fit(medium.frame(index), max_frame_pixels or max_pixels), f"{medium.sha256}:{index}"))
     return [*parts, task.question]
 
 

@@ -19,13 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from pixelis.core.arguments import tool_schemas
 from pixelis.core.errors import ConfigError, DataError, ToolError
 from pixelis.core.grammar import ANSWER_CLOSE, CALL_CLOSE
 from pixelis.core.trajectory import PolicyInfo, TokenRun
 from pixelis.policy.base import Observation, PolicyError, Task, TokenLimit
 from pixelis.policy.buffer import ChatFormat, ImageRef, TokenBuffer
-from pixelis.policy.prompt import GUIDE, ImagePart, question_parts
+from pixelis.policy.prompt import ImagePart, Part, Prompting, question_parts
 from pixelis.policy.vlm_decode import Decoder
 from pixelis.policy.vlm_engine import Conversation, Engine
 from pixelis.policy.vlm_load import Checkpoint, load_checkpoint
@@ -54,12 +53,10 @@ class VlmPolicy:
         max_context: of one conversation, images included; the model's own limit if that is lower.
         temperature: 0 takes the likeliest token every time.
         top_p: share of the probability mass that is drawn from; see `Sampling` before learning from less than 1.
-        max_pixels: area to which images and frames are scaled down.
-        max_frames: of a video.
+        prompting: guide, schemas and how large images are shown; what the checkpoint says, or its family's defaults, when None.
+        schemas: other tools than Pixelis' own, as OpenAI function schemas.
         num_slots: conversations that write at once; more may be open. The memory they need grows with the longest of them:
             2 x layers x key-value heads x head size x num_slots numbers per token.
-        guide: the system message.
-        schemas: the tools, as OpenAI function schemas.
         cache_bytes: keys and values of shared prompts, and image features, kept for later sessions; each.
 
     Raises:
@@ -78,10 +75,8 @@ class VlmPolicy:
         max_context: int = 16_384,
         temperature: float = 1.0,
         top_p: float = 1.0,
-        max_pixels: int = 1024 * 1024,
-        max_frames: int = 16,
         num_slots: int = 16,
-        guide: str = GUIDE,
+        prompting: Prompting | None = None,
         schemas: Sequence[dict] | None = None,
         cache_bytes: int = 1 << 29,
     ) -> None:
@@ -93,18 +88,18 @@ class VlmPolicy:
         self.checkpoint = checkpoint
         config = checkpoint.base.config
         self.max_context = min(max_context, config.text_config.max_position_embeddings)
-        self.max_pixels, self.max_frames = max_pixels, max_frames
+        self.prompting = prompting = prompting or checkpoint.prompting
         self.merge = config.vision_config.spatial_merge_size
         self.format = ChatFormat(
             checkpoint.tokenizer,
             template=checkpoint.template,
             merge=self.merge,
-            schemas=tool_schemas() if schemas is None else schemas,
-            guide=guide,
+            schemas=prompting.schemas if schemas is None else schemas,
+            guide=prompting.guide,
         )
         beyond = range(len(checkpoint.tokenizer), config.text_config.vocab_size)  # padding of the embedding, no token
         self.sampling = Sampling(temperature, top_p, (*self.format.banned_ids, *beyond))
-        self.vision = Vision(checkpoint.base, checkpoint.images, max_pixels=max_pixels, cache_bytes=cache_bytes)
+        self.vision = Vision(checkpoint.base, checkpoint.images, max_pixels=prompting.max_pixels, cache_bytes=cache_bytes)
         self.info = PolicyInfo(
             name=f"vlm:{checkpoint.name}",
             version=checkpoint.version,
@@ -113,8 +108,9 @@ class VlmPolicy:
                 "top_p": top_p,
                 "max_new_tokens": max_new_tokens,
                 "max_context": self.max_context,
-                "max_pixels": max_pixels,
-                "max_frames": max_frames,
+                "max_pixels": prompting.max_pixels,
+                "max_frame_pixels": prompting.max_frame_pixels,
+                "max_frames": prompting.max_frames,
                 "dtype": str(checkpoint.base.dtype).removeprefix("torch."),
             },
         )
@@ -160,7 +156,7 @@ class VlmPolicy:
         taken: list[ImageRef] = []
         try:
             parts: list[str | ImageRef] = []
-            for part in question_parts(task, max_pixels=self.max_pixels, max_frames=self.max_frames):
+            for part in self._parts(task):
                 if isinstance(part, ImagePart):
                     taken.append(self.vision.take(part.sha256, part.image_HWC))
                     part = taken[-1]
@@ -179,8 +175,11 @@ class VlmPolicy:
 
     def prompt_images(self, task: Task) -> dict[str, np.ndarray]:
         """The images of a task's first message by the name under which token runs refer to them; crops are among the blobs."""
-        parts = question_parts(task, max_pixels=self.max_pixels, max_frames=self.max_frames)
-        return {part.sha256: part.image_HWC for part in parts if isinstance(part, ImagePart)}
+        return {part.sha256: part.image_HWC for part in self._parts(task) if isinstance(part, ImagePart)}
+
+    def _parts(self, task: Task) -> list[Part]:
+        shown = self.prompting
+        return question_parts(task, max_pixels=shown.max_pixels, max_frames=shown.max_frames, max_frame_pixels=shown.max_frame_pixels)
 
     @contextmanager
     def paused(self) -> Iterator[Any]:

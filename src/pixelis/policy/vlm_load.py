@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelis.core.errors import ConfigError, NotInstalled
+from pixelis.policy.prompt import Prompting
 
 try:
     import torch
@@ -32,6 +33,8 @@ class Checkpoint:
     name: str
     version: str
     """A hash or commit of the weights where one is known, and the versions of torch and transformers."""
+    prompting: Prompting = Prompting()
+    """How it was trained to be prompted."""
 
     @property
     def base(self) -> Any:
@@ -82,6 +85,7 @@ def load_checkpoint(
         template=_template(where, tokenizer),
         name=Path(where).name if Path(where).exists() else where,
         version=_version(where, adapter, model),
+        prompting=Prompting.of(where),
     )
 
 

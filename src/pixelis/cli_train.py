@@ -1,0 +1,130 @@
+"""`pixelis data cota`, `pixelis train ...`: from recipes to trace sets and checkpoints."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pixelis.config_train import CotaRecipe, PrimerRecipe, SftRecipe, SightRecipe, load_recipe_as
+from pixelis.core.errors import ConfigError
+
+train = typer.Typer(help="Train policies; every run is one recipe.", no_args_is_help=True)
+
+
+def cota(
+    recipe: Annotated[Path, typer.Argument(help="A recipe with a [cota] table, such as recipes/nano/cota.toml.")],
+    out: Annotated[Path | None, typer.Option(help="Where to; the recipe says unless given.")] = None,
+    split: Annotated[str | None, typer.Option(help="train, dev, dev-cal or test; the recipe says unless given.")] = None,
+    share: Annotated[float, typer.Option(help="Part of the media to collect, in (0, 1].")] = 1.0,
+    workers: Annotated[int, typer.Option(help="Worker processes.")] = 2,
+) -> None:
+    """Collect CoTA traces: a teacher answers PixelWorld items with the real tools. A killed collection goes on where it stopped."""
+    from pixelis.data.stats import table, trace_stats
+    from pixelis.rollout.collect import Plan, Share, collect, trace_facts
+
+    wanted = load_recipe_as(CotaRecipe, recipe)
+    if not 0 < share <= 1:
+        raise ConfigError(f"--share must be in (0, 1]; got {share}")
+    shares = {f: Share(max(1, round(s.media * share)), s.questions) for f, s in wanted.cota.shares.items()}
+    plan = Plan(split or wanted.cota.split, wanted.seed, shares, wanted.cota.shard_media)
+    folder = out or Path(wanted.cota.out)
+    progress = _Progress("shards")
+    collect(
+        folder, plan, settings=wanted.tools, num_workers=workers, progress=lambda done, of, traces: progress(done, of, f"{traces} traces")
+    )
+    print(table(trace_stats(trace_facts(folder))))
+
+
+def check(folder: Annotated[Path, typer.Argument(help="A trace set or run folder with scores.")]) -> None:
+    """Read every trace of a set, and list what is wrong with file and line."""
+    from pixelis.data.cota.load import check_traces
+
+    report = check_traces(folder)
+    print(f"{report.num_traces} traces, {report.num_accepted} accepted, {report.num_steps} steps; splits {report.num_by_split}")
+    for problem in report.problems:
+        print(problem)
+    raise typer.Exit(0 if report.is_ok else 1)
+
+
+@train.command()
+def sight(
+    recipe: Annotated[Path, typer.Argument(help="A recipe with a [sight] table, such as recipes/nano/sight.toml.")],
+    out: Annotated[Path | None, typer.Option(help="Where to; the recipe says unless given.")] = None,
+) -> None:
+    """A newborn model learns to see: dense training of its vision tower on glances."""
+    from pixelis.train.newborn import make_newborn
+    from pixelis.train.sight import SightSettings, train_sight
+    from pixelis.train.views import make_views, read_views
+
+    wanted = load_recipe_as(SightRecipe, recipe)
+    progress = _Progress("views")
+    views = read_views(make_views(wanted.views.folder, wanted.views.count, seed=wanted.seed, progress=progress))
+    newborn = make_newborn(Path(out or wanted.out).with_name("newborn"), wanted.model, seed=wanted.seed)
+    num_dev = wanted.views.num_dev
+    train_sight(
+        newborn, views[num_dev:], views[:num_dev], out or wanted.out, SightSettings(**wanted.sight.model_dump(), seed=wanted.seed), log=_log
+    )
+
+
+@train.command()
+def primer(
+    recipe: Annotated[Path, typer.Argument(help="A recipe with a [primer] table, such as recipes/nano/primer.toml.")],
+    out: Annotated[Path | None, typer.Option(help="Where to; the recipe says unless given.")] = None,
+) -> None:
+    """A model that sees learns to point and to think in small steps."""
+    from pixelis.train.primer_run import PrimerSettings, run_primer
+    from pixelis.train.views import read_views
+
+    wanted = load_recipe_as(PrimerRecipe, recipe)
+    views, num_dev = read_views(wanted.views.folder), wanted.views.num_dev
+    settings = PrimerSettings(**wanted.primer.model_dump(), seed=wanted.seed)
+    run_primer(wanted.checkpoint, views[num_dev:], views[:num_dev], out or wanted.out, wanted.prompting.build(), settings, log=_log)
+
+
+@train.command()
+def sft(
+    recipe: Annotated[Path, typer.Argument(help="A recipe with an [sft] table, such as recipes/nano/sft.toml.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where to; the recipe says unless given. A run that was cut short goes on there.")
+    ] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="Where to start from; the recipe says unless given.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes that make the media again.")] = 2,
+) -> None:
+    """Phase 1: imitate tool traces."""
+    from pixelis.train.sft import SftSettings, run_sft
+    from pixelis.train.start import load_learner
+
+    wanted = load_recipe_as(SftRecipe, recipe)
+    started = load_learner(
+        checkpoint or wanted.checkpoint, wanted.lora, prompting=wanted.prompting.build() if wanted.prompting else None, dtype=wanted.dtype
+    )
+    settings = SftSettings(**wanted.sft.model_dump(), seed=wanted.seed)
+    progress = _Progress("media")
+    run_sft(started, wanted.traces, wanted.dev_traces, out or wanted.out, settings, num_workers=workers, log=_log, on_media=progress)
+
+
+def _log(facts: dict[str, Any]) -> None:
+    print(json.dumps(facts), flush=True)
+
+
+class _Progress:
+    """One line on standard error: how many of how many, how fast, how long still."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._started, self._first, self._shown = what, time.monotonic(), None, 0.0
+
+    def __call__(self, done: int, of: int, more: str = "") -> None:
+        now = time.monotonic()
+        if self._first is None:
+            self._first = done - 1
+        if done < of and now - self._shown < 2.0:
+            return
+        self._shown = now
+        rate = (done - self._first) / max(now - self._started, 1e-9)
+        left = (of - done) / rate if rate > 0 else float("nan")
+        print(f"{done}/{of} {self._what} {more} {rate:.1f}/s, {left / 60:.1f} min left", file=sys.stderr, flush=True)

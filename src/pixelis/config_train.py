@@ -1,0 +1,151 @@
+"""Recipes of training: trace sets, sight, primer, SFT. Each is one TOML file and one run."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pixelis.config import load_recipe_as
+from pixelis.policy.prompt import GUIDE, Prompting
+from pixelis.tools.settings import ToolSettings
+
+__all__ = ["CotaRecipe", "PrimerRecipe", "SftRecipe", "SightRecipe", "load_recipe_as"]
+
+
+class Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ShareTable(Table):
+    """Media of a family, and questions on each."""
+
+    media: int = Field(ge=1)
+    questions: int = Field(default=1, ge=1)
+
+
+class CotaTable(Table):
+    split: str = "train"
+    out: str
+    shard_media: int = Field(default=60, ge=1)
+    shares: dict[str, ShareTable]
+
+
+class CotaRecipe(Table):
+    """A trace set."""
+
+    seed: int = 0
+    tools: ToolSettings = ToolSettings()
+    cota: CotaTable
+
+
+class PromptingTable(Table):
+    """How the policy is prompted; see `pixelis.policy.prompt.Prompting`."""
+
+    guide: str = GUIDE
+    has_schemas: bool = True
+    max_pixels: int = Field(default=1024 * 1024, ge=32 * 32)
+    max_frame_pixels: int | None = Field(default=None, ge=32 * 32)
+    max_frames: int = Field(default=16, ge=1)
+
+    def build(self) -> Prompting:
+        return Prompting(**self.model_dump())
+
+
+class ModelTable(Table):
+    """Sizes of a newborn model."""
+
+    hidden: int = 160
+    intermediate: int = 400
+    num_layers: int = 6
+    num_heads: int = 5
+    num_kv_heads: int = 5
+    vision_hidden: int = 128
+    vision_layers: int = 3
+    num_deepstack: int = 0
+    max_pixels: int = 320 * 240
+
+
+class ViewsTable(Table):
+    """Views of glances; the first `num_dev` are kept for measuring."""
+
+    folder: str
+    count: int = Field(default=14_000, ge=1)
+    num_dev: int = Field(default=400, ge=1)
+
+
+class SightTable(Table):
+    steps: int = Field(default=2_000, ge=1)
+    batch_patches: int = Field(default=5_000, ge=1)
+    rate: float = Field(default=3e-3, gt=0)
+    matrix_rate: float = Field(default=0.02, gt=0)
+    minutes: float = Field(default=60.0, gt=0)
+
+
+class SightRecipe(Table):
+    seed: int = 0
+    out: str
+    model: ModelTable = ModelTable()
+    views: ViewsTable
+    sight: SightTable = SightTable()
+
+
+class PrimerTable(Table):
+    steps: int = Field(default=1_500, ge=1)
+    batch: int = Field(default=32, ge=1)
+    rate: float = Field(default=2e-3, gt=0)
+    matrix_rate: float = Field(default=0.02, gt=0)
+    minutes: float = Field(default=60.0, gt=0)
+    is_compiled: bool = False
+
+
+class PrimerRecipe(Table):
+    seed: int = 0
+    checkpoint: str
+    out: str
+    views: ViewsTable
+    prompting: PromptingTable = PromptingTable()
+    primer: PrimerTable = PrimerTable()
+
+
+class LoraTable(Table):
+    rank: int = Field(default=16, ge=1)
+    alpha: float | None = Field(default=None, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
+class SftTable(Table):
+    """See `pixelis.train.sft.SftSettings`."""
+
+    epochs: int = Field(default=3, ge=1)
+    rounds: int = Field(default=4, ge=1)
+    batch_tokens: int = Field(default=12_000, ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    max_tokens: int = Field(default=1_400, ge=1)
+    rate: float = Field(default=1e-3, gt=0)
+    matrix_rate: float = Field(default=0.01, gt=0)
+    use_muon: bool = True
+    w_act: float = Field(default=2.0, ge=0)
+    smoothing: float = Field(default=0.05, ge=0, lt=1)
+    feedback_dropout: float = Field(default=0.10, ge=0, le=1)
+    early_dropout: float = Field(default=0.02, ge=0, le=1)
+    lambda_aux: float = Field(default=0.2, ge=0)
+    dev_every: int = Field(default=50, ge=1)
+    dev_traces: int = Field(default=200, ge=1)
+    ema_decay: float = Field(default=0.6, ge=0, lt=1)
+    window: int = Field(default=3, ge=1)
+    save_every_s: float = Field(default=300.0, gt=0)
+    is_compiled: bool = False
+
+
+class SftRecipe(Table):
+    seed: int = 0
+    checkpoint: str
+    """A folder or hub name."""
+    out: str
+    traces: list[str] = Field(min_length=1)
+    dev_traces: list[str] = Field(min_length=1)
+    prompting: PromptingTable | None = None
+    """None keeps what the checkpoint says."""
+    lora: LoraTable | None = None
+    """None trains the whole language model."""
+    dtype: str = "auto"
+    sft: SftTable = SftTable()

@@ -1,0 +1,1 @@
+"""Training: losses, curriculum, auxiliary heads and the loops that use them."""

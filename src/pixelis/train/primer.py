@@ -1,0 +1,235 @@
+"""The primer: dialogues that teach a small language model to point and to think in small steps, before it sees a trace.
+
+A dialogue about a view asks where things are, in the very calls that traces will write, and what is where; a dialogue without a picture
+drills what traces think aloud: sums, comparisons, choosing a letter, writing capitals small. Everything follows from views and a seed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from pixelis.core.grammar import render_call
+from pixelis.core.ops import Call
+from pixelis.data.world.glances import COLOUR_NAMES, Sight
+from pixelis.data.world.words import numbers_of, words_of
+from pixelis.policy.buffer import ChatFormat, ImageRef, TokenBuffer
+from pixelis.rollout.pack import PROMPT, TEXT, TOOL, Example
+from pixelis.rollout.teacher.sums import add_aloud, subtract_aloud
+from pixelis.train.views import View, pointing_box
+
+Dialogue = list[tuple[str, str]]
+"""Questions and answers, in turn."""
+
+
+def pack_dialogue(dialogue: Dialogue, chat: ChatFormat, image: ImageRef | None = None) -> Example:
+    """A dialogue as one example; the answers are learnt. The image stands in the first question."""
+    buffer, roles = TokenBuffer(image_id=chat.image_id, merge=chat.merge), []
+    for number, (question, answer) in enumerate(dialogue):
+        if number == 0:
+            ids = chat.prompt([image, question] if image else [question])
+            buffer.append("prompt", ids, images=[image] if image else [])
+            roles += [PROMPT] * len(ids)
+        else:
+            ids = chat.encode(f"\n<|im_start|>user\n{chat.plain(question)}<|im_end|>\n<|im_start|>assistant\n", [])
+            buffer.append("tool", ids)
+            roles += [TOOL] * len(ids)
+        ids = [*chat.tokenizer.encode(answer, add_special_tokens=False), chat.end_id]
+        buffer.append("policy", ids, logp=[0.0] * len(ids))
+        roles += [TEXT] * len(ids)
+    return Example(
+        ids_T=np.array(buffer.ids, np.int32),
+        role_T=np.array(roles, np.int8),
+        positions_3T=buffer.positions().astype(np.int32),
+        images=tuple(buffer.images),
+        turns=(),
+        trajectory_id="",
+    )
+
+
+# ---------------------------------------------------------------- about a view
+
+
+def about_view(view: View, rng: np.random.Generator, *, num_questions: int = 5) -> Dialogue:
+    """Questions about what lies where, each kind as often as chance has it."""
+    if not view.things:
+        return [("How many things are there?", "0")]
+    asks = (_point, _point, _point, _list, _list, _name, _count, _largest)
+    first = [_everything(view, rng)] if rng.random() < 0.6 else []
+    return first + [asks[rng.integers(len(asks))](view, rng) for _ in range(num_questions - len(first))]
+
+
+def _pick(view: View, rng: np.random.Generator) -> Sight:
+    return view.things[rng.integers(len(view.things))]
+
+
+def _call(thing: Sight, view: View, rng: np.random.Generator) -> str:
+    """The call that a trace would begin with at this thing."""
+    kind, box = thing.name.split()[1], pointing_box(thing, view)
+    if kind == "sign":
+        return render_call(Call(op="OCR", arguments={"bbox_2d": box}))
+    if kind == "panel":
+        return render_call(Call(op="SEG", arguments={"bbox_2d": box}))
+    what = "colour" if kind == "spot" else "shape"
+    return render_call(Call(op="PROP", arguments={"what": what, "bbox_2d": box}))
+
+
+MAX_LISTED = 10
+
+
+def _everything(view: View, rng: np.random.Generator) -> tuple[str, str]:
+    """All that is seen, from left to right: the densest lesson in pointing."""
+    lines = [f"{thing.name} {json.dumps({'bbox_2d': pointing_box(thing, view)})}" for thing in view.things[:MAX_LISTED]]
+    return "What is there?", "\n".join(lines)
+
+
+def _point(view: View, rng: np.random.Generator) -> tuple[str, str]:
+    """A thing by its name; what is there twice is meant from left to right; what is not there is said not to be."""
+    thing = _pick(view, rng)
+    if rng.random() < 0.12:
+        colours = {t.colour for t in view.things}
+        absent = [name for k, name in enumerate(COLOUR_NAMES) if k not in colours]
+        if absent:
+            name = f"{absent[rng.integers(len(absent))]} {thing.name.split()[1]}"
+            return f"Point at the {name}.", f"I see no {name}."
+    alike = [t for t in view.things if t.colour == thing.colour and t.kind == thing.kind]
+    first = min(alike, key=lambda t: t.box[0] + t.box[2])
+    return f"Point at the {thing.name}.", f"Is this the {thing.name}?\n{_call(first, view, rng)}"
+
+
+def _list(view: View, rng: np.random.Generator) -> tuple[str, str]:
+    """All things of a colour, from left to right: where candidates are looked for."""
+    thing = _pick(view, rng)
+    colour = COLOUR_NAMES[thing.colour]
+    alike = [t for t in view.things if t.colour == thing.colour][:8]
+    boxes = [json.dumps({"bbox_2d": pointing_box(t, view)}) for t in alike]
+    return f"Point at every {colour} thing.", "\n".join(boxes)
+
+
+def _name(view: View, rng: np.random.Generator) -> tuple[str, str]:
+    thing = _pick(view, rng)
+    return f"What is at {json.dumps({'bbox_2d': pointing_box(thing, view)})}?", f"A {thing.name}."
+
+
+def _count(view: View, rng: np.random.Generator) -> tuple[str, str]:
+    colour = int(rng.integers(len(COLOUR_NAMES))) if rng.random() < 0.3 else _pick(view, rng).colour
+    return f"How many {COLOUR_NAMES[colour]} things are there?", str(sum(t.colour == colour for t in view.things))
+
+
+def _largest(view: View, rng: np.random.Generator) -> tuple[str, str]:
+    height, width = view.pixels_HWC.shape[:2]
+    big = max(view.things, key=lambda t: (t.box[2] - t.box[0]) * width * (t.box[3] - t.box[1]) * height)
+    return "What is the largest thing?", f"A {big.name}."
+
+
+# ---------------------------------------------------------------- without a picture
+
+
+def without_picture(rng: np.random.Generator, *, num_questions: int = 5) -> Dialogue:
+    asks: tuple[Callable[[np.random.Generator], tuple[str, str]], ...] = (
+        _sum,
+        _sum,
+        _difference,
+        _compare,
+        _most,
+        _letter,
+        _small,
+        _span,
+        _nearest,
+    )
+    return [asks[rng.integers(len(asks))](rng) for _ in range(num_questions)]
+
+
+def _numbers(rng: np.random.Generator, count: int, high: int = 999) -> list[int]:
+    pool = numbers_of("train", 1 if high < 30 else 10, high)
+    return [int(pool[k]) for k in rng.choice(len(pool), count, replace=False)]
+
+
+def _sum(rng: np.random.Generator) -> tuple[str, str]:
+    a, b = _numbers(rng, 2)
+    return f"Add {a} and {b}.", f"{add_aloud(a, b)}\n<answer>{a + b}</answer>"
+
+
+def _difference(rng: np.random.Generator) -> tuple[str, str]:
+    a, b = _numbers(rng, 2)
+    return f"By how much do {a} and {b} differ?", f"{subtract_aloud(a, b)}\n<answer>{abs(a - b)}</answer>"
+
+
+def _compare(rng: np.random.Generator) -> tuple[str, str]:
+    """Two measured values, as traces compare areas, speeds, times and numbers."""
+    form = rng.integers(4)
+    draw = {
+        0: lambda: str(_numbers(rng, 1)[0]),
+        1: lambda: f"{rng.uniform(2e-4, 4e-3):.5f}",
+        2: lambda: f"{rng.uniform(5, 260):.1f}",
+        3: lambda: f"{rng.uniform(0.1, 9.9):.1f}",
+    }[int(form)]
+    a, b = draw(), draw()
+    one, two = (COLOUR_NAMES[k] for k in rng.choice(len(COLOUR_NAMES), 2, replace=False))
+    wants_large = rng.random() < 0.5
+    won = one if (float(a) > float(b)) == wants_large else two
+    return f"Which is {'more' if wants_large else 'less'}: {one} {a}, {two} {b}?", f"{one} {a}, {two} {b}: {won}."
+
+
+def _most(rng: np.random.Generator) -> tuple[str, str]:
+    values = _numbers(rng, int(rng.integers(3, 7)))
+    word, best = ("most", max(values)) if rng.random() < 0.6 else ("least", min(values))
+    listed = " ".join(map(str, values))
+    return f"Which is the {word} of {listed}?", f"{listed}: the {word} is {best}."
+
+
+def _word(rng: np.random.Generator) -> str:
+    """A word of the split, or letters in any order: what is spelt must be copied whatever it is."""
+    words = words_of("train")
+    if rng.random() < 0.5:
+        return words[rng.integers(len(words))]
+    return "".join(chr(97 + k) for k in rng.integers(0, 26, int(rng.integers(3, 9))))
+
+
+def _letter(rng: np.random.Generator) -> tuple[str, str]:
+    kind = rng.integers(3)
+    pool = {0: lambda: _word(rng), 1: lambda: str(_numbers(rng, 1)[0]), 2: lambda: COLOUR_NAMES[rng.integers(len(COLOUR_NAMES))]}[int(kind)]
+    options = list(dict.fromkeys(pool() for _ in range(4)))
+    k = int(rng.integers(len(options)))
+    listed = "".join(f"\n{'ABCD'[i]}. {option}" for i, option in enumerate(options))
+    return f"It is {options[k]}.{listed}\nAnswer with the letter.", f"It is {options[k]}. So {'ABCD'[k]}.\n<answer>{'ABCD'[k]}</answer>"
+
+
+def _small(rng: np.random.Generator) -> tuple[str, str]:
+    word = _word(rng)
+    return f'It says "{word.upper()}".', f"It says {word}.\n<answer>{word}</answer>"
+
+
+def _span(rng: np.random.Generator) -> tuple[str, str]:
+    """Where a word stands in a list of what was read."""
+    words = list(dict.fromkeys(_word(rng) for _ in range(int(rng.integers(2, 6)))))
+    spans = []
+    for word in words:
+        x, y = int(rng.integers(0, 900)), int(rng.integers(0, 950))
+        spans.append({"text": word.upper(), "bbox_2d": [x, y, x + int(rng.integers(20, 90)), y + int(rng.integers(8, 30))], "score": 1.0})
+    k = int(rng.integers(len(words)))
+    return f"{json.dumps({'spans': spans})} Where is {words[k]}?", json.dumps({"bbox_2d": spans[k]["bbox_2d"]})
+
+
+def _nearest(rng: np.random.Generator) -> tuple[str, str]:
+    """The option whose time is nearest to a measured one."""
+    truth = rng.uniform(0.5, 9.0)
+    options = [f"{truth + d:.1f}" for d in rng.choice([-2.4, -1.2, 1.2, 2.4, 3.6], 3, replace=False) if truth + d > 0]
+    options.insert(int(rng.integers(len(options) + 1)), f"{truth:.1f}")
+    k = options.index(f"{truth:.1f}")
+    said = f"{max(0.0, truth + rng.choice([-0.1, 0.0, 0.0, 0.1])):.1f}"
+    listed = "".join(f"\n{'ABCD'[i]}. {option}" for i, option in enumerate(options))
+    return f"At {said}.{listed}\nAnswer with the letter.", f"At {said}. So {'ABCD'[k]}.\n<answer>{'ABCD'[k]}</answer>"
+
+
+def primer_example(
+    views: Sequence[View], refs: Sequence[ImageRef], number: int, chat: ChatFormat, seed: int, *, text_share: float = 0.3
+) -> Example:
+    """Example `number` of an endless series."""
+    rng = np.random.default_rng([seed, number])
+    if rng.random() < text_share:
+        return pack_dialogue(without_picture(rng), chat)
+    k = int(rng.integers(len(views)))
+    return pack_dialogue(about_view(views[k], rng), chat, refs[k])

@@ -1,0 +1,405 @@
+"""Phase 1, supervised fine-tuning on tool traces: the loop, in order.
+
+Read the traces, encode what they show, and imitate: a warm-up epoch on everything, then rounds of medium and hard traces, moving on when
+the dev loss stands still. Each trace is seen with some of its results hidden and some early calls untaught. The checkpoint carries what
+later phases need: token normalisers, per-tool scalers, auxiliary heads. Source: paper §3.2.1.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pixelis.core.errors import ConfigError, DataError
+from pixelis.policy.buffer import ChatFormat
+from pixelis.policy.vlm_load import Checkpoint
+from pixelis.policy.vlm_vision import Vision
+from pixelis.rollout.pack import Example, early_action_dropout, feedback_dropout, pack_trajectory, weights
+from pixelis.train import curriculum
+from pixelis.train.auxiliary import AuxTarget, aux_targets
+from pixelis.train.bank import FeatureBank, tower_name
+from pixelis.train.learner import Dose, Learner, StepFacts
+from pixelis.train.normalisers import tool_scalers, write_normalisers
+from pixelis.train.optim import set_rate
+from pixelis.train.traces import Lesson, read_lessons
+
+
+@dataclass(frozen=True)
+class SftSettings:
+    """Values of a run; `recipes/nano/sft.toml` and `recipes/paper-8b/sft.toml` say where each comes from.
+
+    Args:
+        epochs: in all, the warm-up included.
+        rounds: of each later epoch; between rounds the curriculum may advance.
+        batch_tokens: padded tokens of one forward pass.
+        accumulate: passes per update.
+        max_tokens: longer traces are left out, and counted.
+        w_act: weight of the tokens of a call.
+        feedback_dropout, early_dropout: see `rollout.pack`.
+        dev_every: updates between evaluations.
+        dev_traces: at most, of the dev set.
+        save_every_s: seconds between states from which a killed run goes on.
+    """
+
+    epochs: int = 3
+    rounds: int = 4
+    batch_tokens: int = 12_000
+    accumulate: int = 1
+    max_tokens: int = 1_400
+    rate: float = 1e-3
+    matrix_rate: float = 0.01
+    use_muon: bool = True
+    w_act: float = 2.0
+    smoothing: float = 0.05
+    feedback_dropout: float = 0.10
+    early_dropout: float = 0.02
+    lambda_aux: float = 0.2
+    dev_every: int = 50
+    dev_traces: int = 200
+    ema_decay: float = 0.6
+    window: int = 3
+    save_every_s: float = 300.0
+    is_compiled: bool = False
+    seed: int = 0
+
+
+@dataclass
+class Progress:
+    """Where a run is; with the learner's state, all that decides how it goes on."""
+
+    epoch: int = 0
+    round: int = 0
+    done_batches: int = 0
+    """Of the round."""
+    step: int = 0
+    phase: int = curriculum.WARM_UP
+    dev_losses: list[float] = field(default_factory=list)
+    """Since the phase began."""
+    num_skipped: int = 0
+
+
+def run_sft(
+    checkpoint: Checkpoint,
+    traces: Sequence[str | Path],
+    dev_traces: Sequence[str | Path],
+    out: str | Path,
+    settings: SftSettings = SftSettings(),
+    *,
+    num_workers: int = 2,
+    log: Callable[[dict], None] = print,
+    on_media: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Train a checkpoint on traces and write it to a folder that `load_checkpoint` reads.
+
+    Args:
+        checkpoint: loaded, with or without LoRA adapters; what requires a gradient learns.
+        traces, dev_traces: trace sets.
+        out: new, or the folder of a run of the same settings that was cut short, which then goes on to the same bytes.
+
+    Raises:
+        DataError: damaged or empty traces.
+        ConfigError: `out` holds a run of other settings.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    _claim(out, settings, traces, dev_traces, checkpoint)
+    bank, tower = _bank(checkpoint), tower_name(checkpoint.base)
+    bank.load(out / "features.npz", tower=tower)
+    read = {"bank": bank, "prompting": checkpoint.prompting, "num_workers": num_workers, "progress": on_media}
+    lessons, dev = read_lessons(traces, **read), read_lessons(dev_traces, **read)[: settings.dev_traces]
+    if not (out / "features.npz").exists() and bank.num_encoded:
+        bank.save(out / "features.npz", tower=tower)
+    class_room = ClassRoom(checkpoint, bank, settings)
+    lessons, num_long = class_room.fitting(lessons)
+    dev, _ = class_room.fitting(dev)
+    learner = Learner(
+        checkpoint.model, bank.features, lambda_aux=settings.lambda_aux, smoothing=settings.smoothing, rate=settings.rate,
+        matrix_rate=settings.matrix_rate, use_muon=settings.use_muon, is_compiled=settings.is_compiled, seed=settings.seed,
+    )  # fmt: skip
+    progress, hardness = _resume(out, learner, len(lessons))
+    log({"traces": len(lessons), "dev": len(dev), "left_out_as_too_long": num_long, "learning_parameters": learner.num_learning}
+        | estimate(learner, class_room.lengths, settings))  # fmt: skip
+    with Journal(out / "metrics.jsonl", progress.step, log) as journal:
+        _train(learner, class_room, lessons, dev, progress, hardness, settings, out, journal)
+        _finish(learner, class_room, lessons, dev, checkpoint, out, journal, progress)
+    return out
+
+
+def _train(
+    learner: Learner, room: ClassRoom, lessons: list[Lesson], dev: list[Lesson], progress: Progress, hardness: np.ndarray,
+    settings: SftSettings, out: Path, journal: Journal,
+) -> None:  # fmt: skip
+    """Epochs of rounds of batches."""
+    num_updates = _num_updates(room, settings)
+    saved = time.monotonic()
+    while progress.epoch < settings.epochs:
+        for group in _groups(room, progress, hardness, settings)[progress.done_batches :]:
+            set_rate(learner.optimizer, progress.step / num_updates)
+            number = (settings.seed, 7, progress.step)
+            facts = learner.step([room.dose(batch, lessons, np.random.default_rng([*number, k])) for k, batch in enumerate(group)])
+            hardness[np.concatenate(group)] = np.nan_to_num(facts.ce, nan=0.0)
+            progress.step, progress.done_batches = progress.step + 1, progress.done_batches + 1
+            progress.num_skipped += facts.is_skipped
+            journal.step(progress, facts, num_updates, [lessons[k].trajectory.id for k in group[0]] if facts.is_skipped else [])
+            if progress.step % settings.dev_every == 0:
+                _examine(learner, room, dev, progress, settings, journal)
+            if time.monotonic() - saved > settings.save_every_s:
+                _save(out, learner, progress, hardness)
+                saved = time.monotonic()
+        progress.done_batches, progress.round = 0, progress.round + 1
+        if progress.epoch == 0 or progress.round == settings.rounds:
+            progress.epoch, progress.round = progress.epoch + 1, 0
+            if progress.phase == curriculum.WARM_UP:
+                progress.phase, progress.dev_losses = progress.phase + 1, []
+        _save(out, learner, progress, hardness)
+
+
+def _groups(room: ClassRoom, progress: Progress, hardness: np.ndarray, settings: SftSettings) -> list[list[np.ndarray]]:
+    """The batches of the round, `accumulate` of them to an update."""
+    part = progress.epoch * settings.rounds + progress.round
+    indices = curriculum.order(part, progress.phase, hardness, settings.seed)
+    if progress.epoch > 0:
+        indices = indices[: -(-len(indices) // settings.rounds)]
+    found = curriculum.batches(room.lengths, indices, max_tokens_per_batch=settings.batch_tokens, seed=settings.seed + part)
+    return [found[k : k + settings.accumulate] for k in range(0, len(found), settings.accumulate)]
+
+
+def _num_updates(room: ClassRoom, settings: SftSettings) -> int:
+    """Updates of the whole run, as far as it can be known before: rounds draw differently."""
+    everything = np.arange(len(room.lengths))
+    per_epoch = len(curriculum.batches(room.lengths, everything, max_tokens_per_batch=settings.batch_tokens, seed=0))
+    return max(1, settings.epochs * -(-per_epoch // settings.accumulate))
+
+
+def _examine(learner: Learner, room: ClassRoom, dev: list[Lesson], progress: Progress, settings: SftSettings, journal: Journal) -> None:
+    """Dev loss; and the curriculum's next phase when it stands still."""
+    losses = dev_loss(learner, room, dev)
+    progress.dev_losses.append(losses["all"])
+    journal.dev(progress, losses)
+    if 0 < progress.phase < curriculum.LAST_PHASE and curriculum.advance(
+        progress.dev_losses, decay=settings.ema_decay, window=settings.window
+    ):
+        progress.phase, progress.dev_losses = progress.phase + 1, []
+
+
+def dev_loss(learner: Learner, room: ClassRoom, dev: list[Lesson]) -> dict[str, float]:
+    """Mean cross-entropy per trace in nats, over all and per family; nothing is hidden."""
+    by_family: dict[str, list[float]] = {}
+    for batch in room.plain_batches(dev):
+        for lesson, loss in zip(batch, learner.losses(room.plain_dose(batch)), strict=True):
+            by_family.setdefault(lesson.trace.family, []).append(loss)
+    every = [loss for losses in by_family.values() for loss in losses]
+    return {"all": float(np.mean(every))} | {name: float(np.mean(losses)) for name, losses in sorted(by_family.items())}
+
+
+def _finish(
+    learner: Learner, room: ClassRoom, lessons: list[Lesson], dev: list[Lesson], checkpoint: Checkpoint, out: Path, journal: Journal,
+    progress: Progress,
+) -> None:  # fmt: skip
+    journal.dev(progress, dev_loss(learner, room, dev))
+    facts = [learner.token_facts(room.plain_dose(batch)) for batch in room.plain_batches(dev)]
+    logp, entropy = (np.concatenate([pair[i] for pair in facts]) for i in (0, 1))
+    write_normalisers(out, logp, entropy, tool_scalers(lesson.trajectory for lesson in lessons))
+    learner.save_heads(out)
+    checkpoint.model.save_pretrained(out)
+    checkpoint.tokenizer.save_pretrained(out)
+    checkpoint.images.save_pretrained(out)
+    checkpoint.prompting.save(out)
+    shutil.rmtree(out / "state", ignore_errors=True)
+
+
+# ---------------------------------------------------------------- what is learnt in one step
+
+
+class ClassRoom:
+    """Turns lessons into doses: packed, weighted, with something hidden."""
+
+    def __init__(self, checkpoint: Checkpoint, bank: FeatureBank, settings: SftSettings) -> None:
+        prompting = checkpoint.prompting
+        merge = checkpoint.base.config.vision_config.spatial_merge_size
+        self.chat = ChatFormat(
+            checkpoint.tokenizer, template=checkpoint.template, merge=merge, schemas=prompting.schemas, guide=prompting.guide
+        )
+        self.bank, self.settings = bank, settings
+        self.lengths = np.zeros(0, np.int64)
+
+    def fitting(self, lessons: list[Lesson]) -> tuple[list[Lesson], int]:
+        """The lessons that are short enough, and how many are not; notes their lengths.
+
+        Raises:
+            DataError: none is.
+        """
+        lengths = np.array([len(self.pack(lesson)) for lesson in lessons], np.int64)
+        fits = lengths <= self.settings.max_tokens
+        if not fits.any():
+            raise DataError(f"all {len(lessons)} traces have more than {self.settings.max_tokens} tokens (the shortest {lengths.min()})")
+        self.lengths = lengths[fits]
+        return [lesson for lesson, fit in zip(lessons, fits, strict=True) if fit], int((~fits).sum())
+
+    def pack(self, lesson: Lesson, responses: Sequence[str] | None = None) -> Example:
+        return pack_trajectory(
+            lesson.trajectory, self.chat, lesson.prompt(self.bank), crop_grid=self.bank.grids.__getitem__, responses=responses
+        )
+
+    def dose(self, indices: np.ndarray, lessons: list[Lesson], rng: np.random.Generator) -> Dose:
+        """A batch as it is learnt: results hidden, early calls untaught, deliberate mistakes read and not learnt."""
+        settings, examples, taught, targets = self.settings, [], [], []
+        for k in indices:
+            lesson = lessons[int(k)]
+            quoted = frozenset(i for i, is_decisive in enumerate(lesson.decisive) if is_decisive)
+            example = self.pack(lesson, feedback_dropout(lesson.trajectory, rng, settings.feedback_dropout, keep=quoted))
+            weight_T = weights(example, w_act=settings.w_act, untaught=frozenset(lesson.trace.planned_errors))
+            examples.append(example)
+            taught.append(early_action_dropout(example, weight_T, rng, settings.early_dropout))
+            targets.append(_targets(lesson, example))
+        return Dose(tuple(examples), tuple(taught), tuple(targets))
+
+    def plain_batches(self, lessons: list[Lesson]) -> list[list[Lesson]]:
+        size = max(1, self.settings.batch_tokens // self.settings.max_tokens)
+        return [lessons[k : k + size] for k in range(0, len(lessons), size)]
+
+    def plain_dose(self, lessons: Sequence[Lesson]) -> Dose:
+        """A batch as it is, for measuring."""
+        examples = [self.pack(lesson) for lesson in lessons]
+        untaught = [frozenset(lesson.trace.planned_errors) for lesson in lessons]
+        return Dose(tuple(examples), tuple(weights(e, w_act=1.0, untaught=u) for e, u in zip(examples, untaught, strict=True)))
+
+
+def _targets(lesson: Lesson, example: Example) -> tuple[tuple[int, int, AuxTarget], ...]:
+    """What each decisive call found, with the tokens that asked for it."""
+    found = aux_targets(lesson.trajectory, lesson.decisive)
+    spans = {turn.step: turn for turn in example.turns if turn.step >= 0 and turn.act_start < turn.act_end}
+    return tuple((spans[k].act_start, spans[k].act_end, target) for k, target in enumerate(found) if target is not None and k in spans)
+
+
+# ---------------------------------------------------------------- before it starts
+
+
+def estimate(learner: Learner, lengths: np.ndarray, settings: SftSettings) -> dict[str, float]:
+    """What a run will need, in GB and GFLOP: weights, gradients and optimiser states, activations of the largest batch, and arithmetic.
+
+    Activations are taken as 20 numbers per token, layer and hidden unit, plus the logits of half of the tokens; a pass costs six
+    operations per token and parameter of the language model (two of them fall away where only adapters learn).
+    """
+    config = learner.base.config.text_config
+    number = next(learner.base.parameters()).element_size()
+    all_parameters = sum(p.numel() for p in learner.base.parameters())
+    tokens = settings.batch_tokens
+    activations = tokens * config.num_hidden_layers * config.hidden_size * 20 * number + tokens * config.vocab_size * 4
+    language = sum(p.numel() for p in learner.base.model.language_model.parameters())
+    passes = 4 if learner.num_learning < language / 2 else 6
+    return {
+        "estimated_gb": round((all_parameters * number + learner.num_learning * 12 + activations) / 1e9, 2),
+        "estimated_gflop_per_epoch": round(passes * language * float(lengths.sum()) / 1e9, 1),
+    }
+
+
+def _bank(checkpoint: Checkpoint) -> FeatureBank:
+    return FeatureBank(Vision(checkpoint.base, checkpoint.images, max_pixels=checkpoint.prompting.max_pixels, cache_bytes=1 << 20))
+
+
+def _claim(out: Path, settings: SftSettings, traces: Sequence, dev_traces: Sequence, checkpoint: Checkpoint) -> None:
+    about = {
+        "settings": {k: v for k, v in settings.__dict__.items() if k not in ("save_every_s", "is_compiled")},
+        "traces": [str(t) for t in traces],
+        "dev_traces": [str(t) for t in dev_traces],
+        "checkpoint": checkpoint.version,
+    }
+    path = out / "run.json"
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found != about:
+            differs = [key for key in about if found.get(key) != about[key]]
+            raise ConfigError(f"{out}: holds a run whose {', '.join(differs)} differ; choose a new folder, or run it with its own recipe")
+        return
+    path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def _save(out: Path, learner: Learner, progress: Progress, hardness: np.ndarray) -> None:
+    """The state, whole or not at all."""
+    part, state = out / "state.part", out / "state"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    torch.save(learner.state() | {"progress": progress.__dict__, "hardness": torch.from_numpy(hardness)}, part / "state.pt")
+    old = out / "state.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if state.exists():
+        os.replace(state, old)
+    os.replace(part, state)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _resume(out: Path, learner: Learner, num_lessons: int) -> tuple[Progress, np.ndarray]:
+    """The last saved state, or a fresh start; a kill between two renames leaves the older one."""
+    for folder in (out / "state", out / "state.old"):
+        if (folder / "state.pt").is_file():
+            found = torch.load(folder / "state.pt", weights_only=True)
+            learner.load_state(found)
+            hardness = found["hardness"].numpy()
+            if len(hardness) != num_lessons:
+                raise DataError(f"{folder}: was saved over {len(hardness)} traces, now there are {num_lessons}; choose a new folder")
+            return replace(Progress(), **found["progress"]), hardness
+    return Progress(), np.zeros(num_lessons)
+
+
+class Journal:
+    """`metrics.jsonl`, one line an update; lines behind the resumed step are dropped. TensorBoard beside it where it is installed."""
+
+    def __init__(self, path: Path, step: int, log: Callable[[dict], None]) -> None:
+        kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step] if path.exists() and step else []
+        self._file = path.open("w", encoding="utf-8")
+        self._file.writelines(f"{line}\n" for line in kept)
+        self._log, self._started, self._tokens, self._first = log, time.monotonic(), 0, step
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board: Any = SummaryWriter(str(path.parent / "tensorboard"))
+        except ImportError:
+            self._board = None
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+    def step(self, progress: Progress, facts: StepFacts, num_updates: int, skipped: list[str]) -> None:
+        self._tokens += facts.num_tokens
+        seconds = time.monotonic() - self._started
+        rate = (progress.step - self._first) / seconds
+        row = {
+            "step": progress.step, "epoch": progress.epoch, "phase": progress.phase, "loss": facts.loss, "token_loss": facts.token_loss,
+            "aux_loss": facts.aux_loss, "grad_norm": facts.grad_norm, "tokens": facts.num_tokens, "learnt": facts.num_learnt,
+        }  # fmt: skip
+        self._write(row | ({"skipped": skipped} if facts.is_skipped else {}))
+        if progress.step % 20 == 0 or facts.is_skipped:
+            left = max(0.0, (num_updates - progress.step) / rate)
+            self._log(_rounded(row) | {"of": num_updates, "tokens_s": round(self._tokens / seconds), "minutes_left": round(left / 60, 1)})
+
+    def dev(self, progress: Progress, losses: dict[str, float]) -> None:
+        row = {"step": progress.step, "epoch": progress.epoch, "phase": progress.phase, "dev": losses}
+        self._write(row)
+        self._log({"step": progress.step, "dev": _rounded(losses)})
+
+    def _write(self, row: dict) -> None:
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for key, value in (row | {f"dev/{k}": v for k, v in row.get("dev", {}).items()}).items():
+                if isinstance(value, (int, float)) and key not in ("step", "epoch"):
+                    self._board.add_scalar(key, value, row["step"])
+
+
+def _rounded(row: dict) -> dict:
+    return {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}

@@ -1,0 +1,336 @@
+"""Learn to see: the vision tower is trained densely, before any language, to say what lies where.
+
+Answers alone teach a small model from scratch nothing about pixels. Here every patch is asked: does something have its centre here, which
+colour and kind is it, where exactly, how large; and every visual token must say the very digits with which a call would point at the
+(at most two) things in it. Digits are the hard part: the second digit of a coordinate is a function of place with a hundred steps, which a
+language model that is given places as plain lengths does not find. The heads read the tokens that the language model will get (the
+merger's output) and are thrown away. Shape letters: B views, P patches, V visual tokens, N patches that hold a centre, M things that stand
+in a slot of a token, C classes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pixelis.data.world.glances import COLOUR_NAMES, KIND_NAMES
+from pixelis.policy.vlm_load import load_checkpoint
+from pixelis.train.optim import make_optimizer, set_rate
+from pixelis.train.views import MERGE, PATCH, View, grid_of, patches_of, pointing_box
+
+NUM_BOX = 6
+"""Centre and size in [0, 1] of the picture, and the centre's place within its patch."""
+_WIDTHS = (1, len(COLOUR_NAMES), len(KIND_NAMES), NUM_BOX)
+NUM_SLOTS = 2
+"""Things of one visual token that are spelt out, from left to right; further ones are left to the patches."""
+NUM_DIGITS, NUM_SIGNS = 12, 12
+"""Three places for each of four coordinates; a place shows a digit, nothing (10), or the ten of 1000 (11)."""
+_SLOT_WIDTHS = (1, len(COLOUR_NAMES), len(KIND_NAMES), NUM_DIGITS * NUM_SIGNS)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What each patch of a batch should say."""
+
+    is_centre_P: torch.Tensor
+    at_N: torch.Tensor
+    colour_N: torch.Tensor
+    kind_N: torch.Tensor
+    box_N6: torch.Tensor
+    slot_M: torch.Tensor
+    """Index of the slot, token times `NUM_SLOTS`."""
+    slot_colour_M: torch.Tensor
+    slot_kind_M: torch.Tensor
+    digits_MD: torch.Tensor
+
+
+def signs_of(value: int) -> tuple[int, int, int]:
+    """The three places of a coordinate in [0, 1000]: 65 is (nothing, 6, 5), 1000 is (ten, 0, 0)."""
+    if value == 1000:
+        return 11, 0, 0
+    text = str(value).rjust(3)
+    return tuple(10 if c == " " else int(c) for c in text)  # type: ignore[return-value]
+
+
+def targets_of(views: Sequence[View]) -> Targets:
+    """Where two things have their centre in one patch, the smaller one counts: the larger is seen from its other patches."""
+    found: dict[int, tuple[float, int, int, tuple[float, ...]]] = {}
+    offset = 0
+    slots: list[tuple[int, int, int, tuple[int, ...]]] = []
+    for view in views:
+        _, rows, cols = grid_of(view.pixels_HWC)
+        in_token: dict[int, int] = {}
+        for thing in view.things:
+            x0, y0, x1, y1 = thing.box
+            cx, cy, w, h = (x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0
+            col, row = min(int(cx * cols), cols - 1), min(int(cy * rows), rows - 1)
+            place = offset + patch_place(row, col, cols)
+            if place not in found or w * h < found[place][0]:
+                found[place] = (w * h, thing.colour, thing.kind, (cx, cy, w, h, cx * cols - col, cy * rows - row))
+            token = place // MERGE**2
+            number = in_token.get(token, 0)
+            in_token[token] = number + 1
+            if number < NUM_SLOTS:
+                digits = tuple(sign for value in pointing_box(thing, view) for sign in signs_of(value))
+                slots.append((token * NUM_SLOTS + number, thing.colour, thing.kind, digits))
+        offset += rows * cols
+    is_centre = torch.zeros(offset)
+    at = torch.tensor(sorted(found), dtype=torch.long)
+    is_centre[at] = 1.0
+    rows_found = [found[int(place)] for place in at]
+    return Targets(
+        is_centre,
+        at,
+        torch.tensor([r[1] for r in rows_found], dtype=torch.long),
+        torch.tensor([r[2] for r in rows_found], dtype=torch.long),
+        torch.tensor([r[3] for r in rows_found], dtype=torch.float32).reshape(-1, NUM_BOX),
+        *(torch.tensor([slot[i] for slot in slots], dtype=torch.long) for i in range(3)),
+        torch.tensor([slot[3] for slot in slots], dtype=torch.long).reshape(-1, NUM_DIGITS),
+    )
+
+
+def patch_place(row: int, col: int, cols: int) -> int:
+    """Where the patch at (row, col) stands in the processor's order."""
+    block = (row // MERGE) * (cols // MERGE) + col // MERGE
+    return block * MERGE**2 + (row % MERGE) * MERGE + col % MERGE
+
+
+class SightHeads(nn.Module):
+    """Linear maps from a visual token to what its four patches hold and to what its slots spell."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.patches = nn.Linear(width, MERGE**2 * sum(_WIDTHS))
+        self.slots = nn.Linear(width, NUM_SLOTS * sum(_SLOT_WIDTHS))
+
+    def forward(self, tokens_VD: torch.Tensor) -> Outputs:
+        x = self.norm(tokens_VD)
+        centre, colour, kind, box = self.patches(x).view(-1, sum(_WIDTHS)).split(_WIDTHS, dim=-1)
+        is_used, slot_colour, slot_kind, digits = self.slots(x).view(-1, sum(_SLOT_WIDTHS)).split(_SLOT_WIDTHS, dim=-1)
+        return Outputs(centre[:, 0], colour, kind, box, is_used[:, 0], slot_colour, slot_kind, digits.view(-1, NUM_DIGITS, NUM_SIGNS))
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Logits and boxes, patches and slots in the processor's order; S slots."""
+
+    centre_P: torch.Tensor
+    colour_PC: torch.Tensor
+    kind_PC: torch.Tensor
+    box_P6: torch.Tensor
+    used_S: torch.Tensor
+    slot_colour_SC: torch.Tensor
+    slot_kind_SC: torch.Tensor
+    digits_SDC: torch.Tensor
+
+
+def sight_loss(out: Outputs, truth: Targets) -> tuple[torch.Tensor, dict[str, float]]:
+    """Sum of the parts: centre (a centre weighs 4), colour, kind, the box (L1), and the slots' use, names and digits."""
+    at, slot = truth.at_N, truth.slot_M
+    is_used_S = torch.zeros_like(out.used_S).index_fill_(0, slot, 1.0)
+    weight = out.box_P6.new_tensor([8.0, 8.0, 8.0, 8.0, 1.0, 1.0])
+    parts = {
+        "centre": _presence(out.centre_P, truth.is_centre_P),
+        "colour": _mean_ce(out.colour_PC[at], truth.colour_N),
+        "kind": 0.7 * _mean_ce(out.kind_PC[at], truth.kind_N),
+        "box": 2.0 * ((out.box_P6[at] - truth.box_N6).abs() * weight).sum(-1).sum() / max(1, len(at)),
+        "used": _presence(out.used_S, is_used_S),
+        "name": _mean_ce(out.slot_colour_SC[slot], truth.slot_colour_M) + 0.7 * _mean_ce(out.slot_kind_SC[slot], truth.slot_kind_M),
+        "digits": 4.0 * _mean_ce(out.digits_SDC[slot].flatten(0, 1), truth.digits_MD.flatten()),
+    }
+    return sum(parts.values()), {name: float(part.detach()) for name, part in parts.items()}
+
+
+def _presence(logits: torch.Tensor, is_there: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of presence, in all, over the number of those that are there; what is there weighs 4."""
+    total = F.binary_cross_entropy_with_logits(logits, is_there, pos_weight=logits.new_tensor(4.0), reduction="sum")
+    return total / is_there.sum().clamp(min=1)
+
+
+def _mean_ce(logits_NC: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy; 0 where there is nothing."""
+    return F.cross_entropy(logits_NC, target_N, reduction="sum") / max(1, len(target_N))
+
+
+@torch.no_grad()
+def sight_scores(out: Outputs, truth: Targets) -> dict[str, float]:
+    """Recall and precision of centres; where one is, how often colour, kind and both are right; how often all digits of a slot are, and
+    how far its box is off on average, in thousandths of the picture's sides."""
+    said, true, at, slot = out.centre_P > 0, truth.is_centre_P > 0.5, truth.at_N, truth.slot_M
+    hit = float((said & true).sum())
+    is_colour, is_kind = out.colour_PC[at].argmax(-1) == truth.colour_N, out.kind_PC[at].argmax(-1) == truth.kind_N
+    digits = out.digits_SDC[slot].argmax(-1)
+    off = (_values(digits) - _values(truth.digits_MD)).abs().float()
+    return {
+        "recall": hit / max(1.0, float(true.sum())),
+        "precision": hit / max(1.0, float(said.sum())),
+        "colour": float(is_colour.float().mean()),
+        "kind": float(is_kind.float().mean()),
+        "both": float((is_colour & is_kind).float().mean()),
+        "digits": float((digits == truth.digits_MD).all(-1).float().mean()),
+        "off": float(off.mean()),
+    }
+
+
+def _values(digits_MD: torch.Tensor) -> torch.Tensor:
+    """Coordinates [M, 4] that places spell."""
+    places = digits_MD.view(-1, 4, 3)
+    number = torch.where(places == 10, 0, torch.where(places == 11, 10, places))
+    return (number * number.new_tensor([100, 10, 1])).sum(-1)
+
+
+# ---------------------------------------------------------------- the tower
+
+
+def fold_time(visual: Any) -> Callable[[], None]:
+    """Let the patch embedding read one frame instead of two equal ones: the kernel's halves are added. Returns how to undo it."""
+    embed = visual.patch_embed
+    before = embed.forward
+
+    def forward(patches: torch.Tensor) -> torch.Tensor:
+        return F.linear(patches, embed.proj.weight.sum(2).flatten(1), embed.proj.bias)
+
+    embed.forward = forward
+
+    def undo() -> None:
+        embed.forward = before
+
+    return undo
+
+
+def start_smooth(visual: Any) -> None:
+    """Start the patch embedding from the lowest cosines of each colour channel: what a coarse eye sees first."""
+    weight = visual.patch_embed.proj.weight
+    dim = weight.shape[0]
+    x = (torch.arange(PATCH) + 0.5) * math.pi / PATCH
+    waves = sorted(((u, v) for u in range(8) for v in range(8)), key=lambda p: (p[0] ** 2 + p[1] ** 2, p))
+    basis = [
+        torch.outer(torch.cos(v * x), torch.cos(u * x)) * channel.view(3, 1, 1)
+        for u, v in waves
+        for channel in (torch.tensor([1.0, 1.0, 1.0]), torch.tensor([1.0, 0.0, -1.0]), torch.tensor([-0.5, 1.0, -0.5]))
+    ]
+    with torch.no_grad():
+        for k, wave in enumerate(basis[:dim]):
+            weight[k] = (wave / wave.norm() / PATCH * 4).unsqueeze(1).expand(3, weight.shape[2], PATCH, PATCH) / weight.shape[2]
+
+
+def tokens_of(visual: Any, views: Sequence[np.ndarray]) -> torch.Tensor:
+    """Visual tokens [N, D] of views uint8 [H, W, 3], one behind the other, through a tower whose time is folded."""
+    patches = torch.from_numpy(np.concatenate([patches_of(view) for view in views]))
+    grids = torch.tensor([grid_of(view) for view in views])
+    return visual(patches, grids).pooler_output
+
+
+@dataclass(frozen=True)
+class SightSettings:
+    """How long and how fast; see `recipes/nano/sight.toml`."""
+
+    steps: int = 2000
+    batch_patches: int = 9000
+    rate: float = 2e-3
+    seed: int = 0
+    minutes: float = 60.0
+    """The schedule ends at the step or at the minute that comes first; the rate falls with whichever is nearer."""
+
+
+def train_sight(
+    checkpoint: str | Path,
+    views: Sequence[View],
+    dev: Sequence[View],
+    out: str | Path,
+    settings: SightSettings = SightSettings(),
+    *,
+    log: Callable[[dict], None] = print,
+) -> Path:
+    """Train a checkpoint's vision tower and write the checkpoint anew.
+
+    Args:
+        checkpoint: a folder of the Qwen3-VL family.
+        out: the folder to write; metrics go into `sight.jsonl` there.
+    """
+    torch.manual_seed(settings.seed)
+    loaded = load_checkpoint(checkpoint)
+    visual = loaded.base.model.visual
+    start_smooth(visual)
+    undo = fold_time(visual)
+    heads = SightHeads(visual.config.out_hidden_size)
+    visual.train().requires_grad_(True)
+    optimizer = make_optimizer([("visual", visual), ("heads", heads)], rate=settings.rate)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    with (out / "sight.jsonl").open("a") as lines:
+        for step, batch in enumerate(_batches(views, settings)):
+            share = max(step / settings.steps, (time.monotonic() - started) / 60 / settings.minutes)
+            if share >= 1:
+                break
+            set_rate(optimizer, share)
+            outputs = heads(tokens_of(visual, [view.pixels_HWC for view in batch]))
+            loss, parts = sight_loss(outputs, targets_of(batch))
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_([*visual.parameters(), *heads.parameters()], 1.0)
+            optimizer.step()
+            if step % 50 == 0:
+                facts = {"step": step, "seconds": round(time.monotonic() - started), "loss": round(float(loss), 4)} | _rounded(parts)
+                if step % 200 == 0:
+                    facts |= {f"dev_{k}": v for k, v in _rounded(evaluate(visual, heads, dev)).items()}
+                lines.write(json.dumps(facts) + "\n")
+                lines.flush()
+                log(facts)
+        facts = {"step": step, "seconds": round(time.monotonic() - started)}
+        facts |= {f"dev_{k}": v for k, v in _rounded(evaluate(visual, heads, dev)).items()}
+        lines.write(json.dumps(facts) + "\n")
+        log(facts)
+    undo()
+    loaded.base.save_pretrained(out)
+    loaded.tokenizer.save_pretrained(out)
+    loaded.images.save_pretrained(out)
+    return out
+
+
+@torch.no_grad()
+def evaluate(visual: Any, heads: SightHeads, views: Sequence[View]) -> dict[str, float]:
+    """Mean scores over views."""
+    visual.eval()
+    rows = []
+    for k in range(0, len(views), 32):
+        batch = views[k : k + 32]
+        rows.append(sight_scores(heads(tokens_of(visual, [v.pixels_HWC for v in batch])), targets_of(batch)))
+    visual.train()
+    return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    return {key: round(value, 4) for key, value in values.items()}
+
+
+def _batches(views: Sequence[View], settings: SightSettings) -> Iterator[list[View]]:
+    """Endless seeded batches of about as many patches; half of the views mirrored left to right."""
+    rng = np.random.default_rng(settings.seed)
+    while True:
+        batch, count = [], 0
+        for k in rng.permutation(len(views)):
+            view = mirrored(views[k]) if rng.random() < 0.5 else views[k]
+            batch.append(view)
+            count += view.pixels_HWC.shape[0] * view.pixels_HWC.shape[1] // PATCH**2
+            if count >= settings.batch_patches:
+                yield batch
+                batch, count = [], 0
+
+
+def mirrored(view: View) -> View:
+    """Left and right exchanged, things too."""
+    things = tuple(type(t)((1 - t.box[2], t.box[1], 1 - t.box[0], t.box[3]), t.colour, t.kind) for t in view.things)
+    return View(np.ascontiguousarray(view.pixels_HWC[:, ::-1]), things)

@@ -1,0 +1,34 @@
+"""Load a checkpoint to learn: whole, or with adapters on it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pixelis.policy.adapters import add_adapters
+from pixelis.policy.prompt import Prompting
+from pixelis.policy.vlm_load import Checkpoint, load_checkpoint
+
+
+def load_learner(
+    where: str | Path, lora: Any | None = None, *, prompting: Prompting | None = None, dtype: str = "auto", device: str = "auto"
+) -> Checkpoint:
+    """A checkpoint whose language model learns: all of it, or LoRA adapters only.
+
+    Args:
+        lora: rank, alpha and dropout (`config_train.LoraTable`); None trains the language model itself.
+        prompting: how it will be prompted from now on; what the checkpoint says when None.
+
+    Raises:
+        ConfigError: no checkpoint of the Qwen3-VL family.
+        NotInstalled: adapters without peft.
+    """
+    loaded = load_checkpoint(where, dtype=dtype, device=device)
+    if prompting is not None:
+        loaded = replace(loaded, prompting=prompting)
+    if lora is None:
+        loaded.base.model.language_model.requires_grad_(True)
+        loaded.base.lm_head.requires_grad_(True)
+        return loaded
+    return replace(loaded, model=add_adapters(loaded.model, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout))

@@ -1,0 +1,95 @@
+"""Training from the command line: each stage of nano in miniature, the paper's recipe on a tiny random Qwen3-VL, and typos."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("peft")
+
+from pixelis.policy.vlm_load import load_checkpoint
+from pixelis.testing.tiny_vlm import make_checkpoint
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+def pixelis(*args: object, ok: bool = True) -> subprocess.CompletedProcess:
+    code = "from pixelis.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True, timeout=280)
+    assert (done.returncode == 0) is ok, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def traces(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cota")
+    recipe = folder / "cota.toml"
+    recipe.write_text(
+        '[cota]\nout = "unused"\n[cota.shares]\nread_sign = { media = 6 }\nattribute = { media = 4 }\nno_tool = { media = 4 }\n'
+    )
+    done = pixelis("data", "cota", recipe, "--out", folder / "traces", "--workers", 1)
+    assert "read_sign" in done.stdout
+    return folder / "traces"
+
+
+def test_traces_are_checked(traces, tmp_path):
+    assert "14 traces" in pixelis("data", "check", traces).stdout
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for path in (traces / "shards" / "0000").iterdir():
+        if path.is_file():
+            (broken / path.name).write_bytes(path.read_bytes())
+    lines = (broken / "trajectories.jsonl").read_bytes().splitlines(keepends=True)
+    (broken / "trajectories.jsonl").write_bytes(b"".join([lines[0], lines[1][:99] + b"\n", *lines[2:]]))
+    assert "trajectories.jsonl:2" in pixelis("data", "check", broken, ok=False).stdout
+
+
+def test_the_papers_recipe_on_a_tiny_model(traces, tmp_path):
+    """The recipe as it stands, but for the checkpoint and the traces: LoRA, schemas in the prompt, several frames."""
+    tiny = make_checkpoint(tmp_path / "tiny", vocab_size=700, hidden=64, num_layers=2, max_pixels=128 * 128)
+    text = (RECIPES / "paper-8b" / "sft.toml").read_text()
+    text = text.replace("runs/paper-8b/cota-train", str(traces)).replace("runs/paper-8b/cota-dev", str(traces))
+    text = text.replace("max_pixels = 1048576", "max_pixels = 16384").replace("epochs = 3 ", "epochs = 1 ")
+    recipe = tmp_path / "sft.toml"
+    recipe.write_text(text.replace('dtype = "bfloat16"', 'dtype = "float32"'))
+    done = pixelis("train", "sft", recipe, "--checkpoint", tiny, "--out", tmp_path / "run", "--workers", 1)
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert rows[0]["learning_parameters"] > 0 and rows[0]["estimated_gb"] > 0
+    assert (tmp_path / "run" / "policy" / "adapter_model.safetensors").is_file()
+    assert load_checkpoint(tiny, adapter=tmp_path / "run" / "policy")
+
+
+def test_a_typo_in_a_recipe_is_named(tmp_path):
+    recipe = tmp_path / "sft.toml"
+    recipe.write_text((RECIPES / "nano" / "sft.toml").read_text().replace("batch_tokens", "batch_tokenz"))
+    done = pixelis("train", "sft", recipe, ok=False)
+    assert "batch_tokenz" in done.stderr and "batch_tokens" in done.stderr and "sft.toml" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["cota", "sight", "primer", "sft"])
+def test_the_recipes_are_read(name):
+    from pixelis import config_train
+
+    kind = {"cota": "CotaRecipe", "sight": "SightRecipe", "primer": "PrimerRecipe", "sft": "SftRecipe"}[name]
+    config_train.load_recipe_as(getattr(config_train, kind), RECIPES / "nano" / f"{name}.toml")
+
+
+def test_seeing_and_pointing_in_miniature(tmp_path):
+    views = f'[views]\nfolder = "{tmp_path / "views"}"\ncount = 400\nnum_dev = 40\n'
+    sizes = (
+        "[model]\nhidden = 48\nintermediate = 96\nnum_layers = 1\nnum_heads = 3\nnum_kv_heads = 3\nvision_hidden = 32\nvision_layers = 1\n"
+    )
+    sight = tmp_path / "sight.toml"
+    sight.write_text(f'out = "{tmp_path / "sight"}"\n{sizes}{views}[sight]\nsteps = 3\nbatch_patches = 400\n')
+    pixelis("train", "sight", sight)
+    primer = tmp_path / "primer.toml"
+    head = f'checkpoint = "{tmp_path / "sight"}"\nout = "{tmp_path / "primer"}"\n'
+    prompting = '[prompting]\nguide = ""\nhas_schemas = false\nmax_pixels = 76800\n'
+    primer.write_text(f"{head}{views}{prompting}[primer]\nsteps = 3\nbatch = 4\n")
+    pixelis("train", "primer", primer)
+    assert not load_checkpoint(tmp_path / "primer").prompting.has_schemas

@@ -1,0 +1,113 @@
+"""The primer's dialogues: true of the view, in the words of traces, and learnt only where the model speaks."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from pixelis.core.grammar import parse_turn
+from pixelis.data.world.glances import Sight
+from pixelis.policy.buffer import ChatFormat, ImageRef
+from pixelis.rollout.pack import TEXT, weights
+from pixelis.train.primer import about_view, pack_dialogue, primer_example, without_picture
+from pixelis.train.views import View, grid_of, pointing_box
+from pixelis.train.vocabulary import make_vocabulary
+
+CHAT = ChatFormat(make_vocabulary(), schemas=(), guide="")
+# 200 x 100 pixels: a red circle (colour 0, kind 0) of 20 px, and a blue sign (colour 5, kind 9) of 40 x 10 px.
+VIEW = View(np.zeros((96, 192, 3), np.uint8), (Sight((0.1, 0.2, 0.2, 0.4), 0, 0), Sight((0.5, 0.5, 0.7, 0.6), 5, 9)))
+
+
+def test_boxes_by_hand():
+    # The circle: 19.2 x 19.2 px at (19.2, 19.2); a margin of 0.35 * 19.2 = 6.72 px is 35 on the wire across, 70 down.
+    assert pointing_box(VIEW.things[0], VIEW) == [65, 130, 235, 470]
+    # The sign: 38.4 x 9.6 px; a margin of 4.8 px is 25 across and 50 down.
+    assert pointing_box(VIEW.things[1], VIEW) == [475, 450, 725, 650]
+
+
+def test_every_answer_about_a_view_is_true():
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        for question, answer in about_view(VIEW, rng):
+            if question.startswith("Point at the") and "<tool_call>" in answer:
+                turn = parse_turn(answer)
+                thing = VIEW.things[0] if "red" in question else VIEW.things[1]
+                assert turn.call.arguments["bbox_2d"] == pointing_box(thing, VIEW)
+                assert turn.call.op == ("PROP" if thing is VIEW.things[0] else "OCR")
+            elif question.startswith("How many"):
+                colour = question.split()[2]
+                assert answer == {"red": "1", "blue": "1"}.get(colour, "0")
+            elif question.startswith("Point at every"):
+                assert len(answer.splitlines()) == 1
+            elif question.startswith("What is at"):
+                box = json.loads(question[len("What is at ") : -1])["bbox_2d"]
+                assert answer == ("A red circle." if box == pointing_box(VIEW.things[0], VIEW) else "A blue sign.")
+            elif question == "What is there?":
+                names = [re.match(r"\w+ \w+", line)[0] for line in answer.splitlines()]
+                boxes = [json.loads(line[line.index("{") :])["bbox_2d"] for line in answer.splitlines()]
+                assert names == ["red circle", "blue sign"] and boxes == [pointing_box(t, VIEW) for t in VIEW.things]
+            elif question.startswith("What is the largest"):
+                assert answer in ("A red circle.", "A blue sign.")
+            else:
+                assert answer.startswith("I see no")
+
+
+def test_every_answer_without_a_picture_is_true():
+    rng = np.random.default_rng(1)
+    for _ in range(80):
+        for question, answer in without_picture(rng):
+            if question.startswith("Add"):
+                a, b = map(int, re.findall(r"\d+", question))
+                assert answer.endswith(f"<answer>{a + b}</answer>")
+            elif question.startswith("By how much"):
+                a, b = map(int, re.findall(r"\d+", question))
+                assert answer.endswith(f"<answer>{abs(a - b)}</answer>")
+            elif question.startswith("Which is the"):
+                values = [int(v) for v in re.findall(r"\d+", question)]
+                assert answer.endswith(f"is {max(values) if 'most' in question else min(values)}.")
+            elif question.startswith("Which is"):
+                values = {name: float(v) for name, v in re.findall(r"(\w+) ([\d.]+)", question.split(":")[1])}
+                won = (max if "more" in question else min)(values, key=values.get)
+                assert answer.endswith(f": {won}.") or len(set(values.values())) < 2
+            elif "Where is" in question:
+                spans = json.loads(question[: question.index("} Where") + 1])["spans"]
+                word = question.rsplit(" ", 1)[1].rstrip("?")
+                assert json.loads(answer)["bbox_2d"] == next(s["bbox_2d"] for s in spans if s["text"] == word.upper())
+            elif "Answer with the letter" in question:
+                letter = re.search(r"<answer>(\w)</answer>", answer)[1]
+                option = re.search(rf"\n{letter}\. (.+)", question)[1]
+                said = question.split("\n")[0].rstrip(".").split()[-1]
+                assert option == said or abs(float(option) - float(said)) < 0.15
+
+
+def test_only_answers_are_learnt():
+    image = ImageRef("v", grid_of(VIEW.pixels_HWC))
+    example = pack_dialogue([("Who?", "Me."), ("Why?", "Because.")], CHAT, image)
+    learnt = [int(i) for i in example.ids_T[weights(example) > 0]]
+    assert CHAT.decode(learnt) == "Me.<|im_end|>Because.<|im_end|>"
+    assert example.images[0].end - example.images[0].start == 18
+    assert set(example.role_T[weights(example) > 0]) == {TEXT}
+
+
+def test_a_dialogue_reads_as_the_template_writes_it():
+    example = pack_dialogue([("Who?", "Me."), ("Why?", "Because.")], CHAT)
+    messages = [
+        {"role": "user", "content": [{"type": "text", "text": "Who?"}]},
+        {"role": "assistant", "content": "Me."},
+        {"role": "user", "content": [{"type": "text", "text": "Why?"}]},
+        {"role": "assistant", "content": "Because."},
+    ]
+    assert CHAT.decode(example.ids_T.tolist()) == CHAT.render(messages, to_continue=False).rstrip("\n")
+
+
+def test_examples_follow_from_number_and_seed():
+    refs = [ImageRef("v", grid_of(VIEW.pixels_HWC))]
+    one, two = (primer_example([VIEW], refs, 7, CHAT, 3) for _ in range(2))
+    assert np.array_equal(one.ids_T, two.ids_T)
+    assert any(not np.array_equal(one.ids_T, primer_example([VIEW], refs, k, CHAT, 3).ids_T) for k in range(8, 12))

@@ -1,0 +1,162 @@
+"""Learning to see: views are what the policy sees, targets are where things are, and a few steps teach something."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from pixelis.core.errors import DataError
+from pixelis.data.world.glances import COLOUR_NAMES, KIND_NAMES, Glances, Sight
+from pixelis.policy.vlm_load import load_checkpoint
+from pixelis.policy.vlm_make import make_checkpoint
+from pixelis.policy.vlm_vision import Vision
+from pixelis.train.sight import (
+    Outputs,
+    SightHeads,
+    SightSettings,
+    fold_time,
+    mirrored,
+    patch_place,
+    sight_loss,
+    sight_scores,
+    signs_of,
+    targets_of,
+    tokens_of,
+    train_sight,
+)
+from pixelis.train.views import Budget, View, grid_of, make_views, patches_of, pointing_box, read_views, view_of
+from pixelis.train.vocabulary import make_vocabulary
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    sizes = {"hidden": 48, "num_layers": 1, "num_heads": 3, "num_kv_heads": 3, "vision_hidden": 32, "vision_layers": 1, "num_deepstack": 0}
+    return make_checkpoint(tmp_path_factory.mktemp("born"), make_vocabulary(), **sizes, max_pixels=320 * 240)
+
+
+def test_views_are_what_the_policy_sees(folder):
+    loaded = load_checkpoint(folder)
+    vision = Vision(loaded.base, loaded.images, max_pixels=320 * 240)
+    image = np.random.default_rng(0).integers(0, 255, (720, 1280, 3), dtype=np.uint8)
+    grid, patches = vision.prepare(image)
+    view = view_of(image, 320 * 240)
+    assert grid == grid_of(view) == (1, 12, 24)
+    both = patches.numpy().reshape(len(patches), 3, 2, 256)
+    assert np.array_equal(both[:, :, 0], both[:, :, 1])  # a still image is its own next frame
+    assert np.array_equal(both[:, :, 0].reshape(len(patches), -1), patches_of(view))
+
+
+def test_folding_time_changes_no_number(folder):
+    loaded = load_checkpoint(folder)
+    vision = Vision(loaded.base, loaded.images, max_pixels=320 * 240)
+    image = np.random.default_rng(1).integers(0, 255, (300, 400, 3), dtype=np.uint8)
+    vision.take("a", image)
+    with torch.no_grad():
+        before = vision.features(["a"])[0].tokens_ND
+        undo = fold_time(loaded.base.model.visual)
+        after = tokens_of(loaded.base.model.visual, [view_of(image, 320 * 240)])
+        undo()
+        again = loaded.base.model.visual(vision.prepare(image)[1], torch.tensor([vision.prepare(image)[0]])).pooler_output
+    assert torch.allclose(before, after, atol=1e-5) and torch.allclose(before, again, atol=1e-5)
+
+
+def test_patches_of_a_token_stand_together():
+    # 4 x 6 patches are 2 x 3 tokens; row 2, column 3 lies in token (1, 1), the fifth, at its upper right.
+    assert patch_place(0, 0, 6) == 0
+    assert patch_place(1, 1, 6) == 3
+    assert patch_place(2, 3, 6) == 4 * 4 + 1
+
+
+def test_targets_by_hand():
+    # 64 x 96 pixels: 4 x 6 patches. The thing's centre (0.55, 0.6) lies at column 3.3, row 2.4.
+    view = View(np.zeros((64, 96, 3), np.uint8), (Sight((0.5, 0.5, 0.6, 0.7), 1, 2), Sight((0.3, 0.2, 0.8, 1.0), 4, 5)))
+    found = targets_of([view])
+    assert found.at_N.tolist() == [17]  # both have their centre there; the smaller one counts
+    assert (found.colour_N.tolist(), found.kind_N.tolist()) == ([1], [2])
+    assert torch.allclose(found.box_N6[0], torch.tensor([0.55, 0.6, 0.1, 0.2, 0.3, 0.4]), atol=1e-5)
+    assert int(found.is_centre_P.sum()) == 1 and len(found.is_centre_P) == 24
+
+
+def test_places_of_a_coordinate():
+    assert [signs_of(v) for v in (0, 5, 65, 340, 1000)] == [(10, 10, 0), (10, 10, 5), (10, 6, 5), (3, 4, 0), (11, 0, 0)]
+
+
+def test_slots_by_hand():
+    # 64 x 96 pixels are 2 x 3 tokens. Three things in the upper left one, one in the lower right one.
+    inside = [Sight((x, 0.1, x + 0.02, 0.12), k, k) for k, x in enumerate((0.05, 0.15, 0.25))]
+    view = View(np.zeros((64, 96, 3), np.uint8), (*inside, Sight((0.9, 0.9, 1.0, 1.0), 7, 8)))
+    found = targets_of([view])
+    assert found.slot_M.tolist() == [0, 1, 10] and found.slot_colour_M.tolist() == [0, 1, 7]
+    # The last one: 9.6 x 6.4 px at (86.4, 57.6); a margin of 3.36 px gives 865 to 1000 across and 845 to 1000 down.
+    assert pointing_box(view.things[-1], view) == [865, 845, 1000, 1000]
+    assert found.digits_MD[2].tolist() == [8, 6, 5, 8, 4, 5, 11, 0, 0, 11, 0, 0]
+
+
+def test_scores_by_hand():
+    view = View(np.zeros((32, 64, 3), np.uint8), (Sight((0.0, 0.0, 0.2, 0.2), 1, 2), Sight((0.8, 0.8, 1.0, 1.0), 3, 4)))
+    truth = targets_of([view])
+    centre = torch.full((8,), -5.0)
+    centre[truth.at_N[0]] = 5.0  # one of two found
+    centre[(truth.at_N[0] + 1) % 8] = 5.0  # and one where nothing is
+    colour, kind = torch.zeros(8, len(COLOUR_NAMES)), torch.zeros(8, len(KIND_NAMES))
+    colour[truth.at_N, truth.colour_N] = 1.0  # both colours right
+    kind[truth.at_N[0], truth.kind_N[0]] = 1.0  # one kind right
+    digits = torch.zeros(4, 12, 12)
+    for slot, places in zip(truth.slot_M, truth.digits_MD, strict=True):
+        digits[slot, torch.arange(12), places] = 1.0
+    hundreds = truth.digits_MD[1, 0]
+    digits[truth.slot_M[1], 0] = 0.0
+    digits[truth.slot_M[1], 0, hundreds - 1] = 1.0  # one box is 100 too far left: off by 100 in one of eight coordinates
+    out = Outputs(centre, colour, kind, torch.zeros(8, 6), torch.zeros(4), torch.zeros(4, 12), torch.zeros(4, 12), digits)
+    scores = sight_scores(out, truth)
+    assert scores == {"recall": 0.5, "precision": 0.5, "colour": 1.0, "kind": 0.5, "both": 0.5, "digits": 0.5, "off": 12.5}
+
+
+def test_a_view_without_things_has_a_loss(folder):
+    heads = SightHeads(48)
+    loss, _ = sight_loss(heads(torch.randn(2, 48)), targets_of([View(np.zeros((32, 64, 3), np.uint8), ())]))
+    assert torch.isfinite(loss)
+
+
+def test_mirroring_twice_changes_nothing():
+    glance = Glances(0).make(3)
+    view = View(view_of(glance.image_HWC, 320 * 240), glance.things)
+    twice = mirrored(mirrored(view))
+    assert np.array_equal(twice.pixels_HWC, view.pixels_HWC)
+    assert np.allclose([t.box for t in twice.things], [t.box for t in view.things])
+
+
+def test_glances_are_the_same_again_and_say_what_is_there():
+    one, two = Glances(5).make(11), Glances(5).make(11)
+    assert np.array_equal(one.image_HWC, two.image_HWC) and one.things == two.things
+    for number in range(30):
+        glance = Glances(5).make(number)
+        assert all(0 <= v <= 1 + 1e-9 for t in glance.things for v in t.box)
+        assert list(glance.things) == sorted(glance.things, key=lambda s: (s.box[0] + s.box[2], s.box[1]))
+
+
+def test_views_come_back_and_damage_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("pixelis.train.views.SHARD", 6)
+    make_views(tmp_path, 6, num_workers=1, budget=Budget())
+    # The worker process has its own shard size: what matters is that what was written is read, in order and whole.
+    views = read_views(tmp_path)
+    assert views and all(v.pixels_HWC.shape[0] % 32 == 0 for v in views)
+    path = next(tmp_path.glob("views-*.npz"))
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(DataError, match=path.name):
+        read_views(tmp_path)
+    with pytest.raises(DataError, match="no views"):
+        read_views(tmp_path / "nowhere")
+
+
+def test_a_few_steps_teach_something(folder, tmp_path):
+    glances = [Glances(1).make(k) for k in range(24)]
+    views = [View(view_of(g.image_HWC, 192 * 128), g.things) for g in glances]
+    seen = []
+    train_sight(folder, views, views[:8], tmp_path / "out", SightSettings(steps=30, batch_patches=400), log=seen.append)
+    assert seen[-1]["dev_recall"] >= 0 and load_checkpoint(tmp_path / "out")
+    first = next(row for row in seen if row["step"] == 0)
+    lines = (tmp_path / "out" / "sight.jsonl").read_text().splitlines()
+    assert first["loss"] > 0 and len(lines) == len(seen)
