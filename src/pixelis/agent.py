@@ -67,34 +67,7 @@ def _vlm(settings: PolicySettings) -> Policy:
     return VlmPolicy(settings.model, adapter=settings.adapter or None, temperature=settings.temperature, max_new_tokens=settings.max_tokens)
 
 
-def _nano_sft(settings: PolicySettings) -> Policy:
-    from pixelis.policy.vlm import VlmPolicy
-
-    if not (NANO_SFT / "model.safetensors").is_file():
-        raise ConfigError(f"the shipped checkpoint is missing from {NANO_SFT}: install Pixelis again, or train it: see recipes/nano")
-    # It was trained to be read at its likeliest; sampling is for rollouts, and must be asked for.
-    temperature = settings.temperature if "temperature" in settings.model_fields_set else 0.0
-    return VlmPolicy(NANO_SFT, temperature=temperature, max_new_tokens=min(settings.max_tokens, 256), max_context=4096)
-
-
-def _auto(settings: PolicySettings) -> Policy:
-    """The trained policy where its packages are installed, else the planner."""
-    import importlib.util
-
-    is_there = all(importlib.util.find_spec(name) for name in ("torch", "transformers")) and (NANO_SFT / "model.safetensors").is_file()
-    return (_nano_sft if is_there else _planner)(settings)
-
-
-NANO_SFT = Path(__file__).parent / "weights" / "nano-sft"
-"""The shipped policy of phase 1; `recipes/nano` makes it again."""
-
-POLICIES: dict[str, Callable[[PolicySettings], Policy]] = {
-    "auto": _auto,
-    "nano-sft": _nano_sft,
-    "planner": _planner,
-    "endpoint": _endpoint,
-    "vlm": _vlm,
-}
+POLICIES: dict[str, Callable[[PolicySettings], Policy]] = {"planner": _planner, "endpoint": _endpoint, "vlm": _vlm}
 
 
 def make_policy(settings: PolicySettings) -> Policy:

@@ -63,7 +63,7 @@ def sight(
 
     wanted = load_recipe_as(SightRecipe, recipe)
     progress = _Progress("views")
-    views = read_views(make_views(wanted.views.folder, wanted.views.count, seed=wanted.seed, progress=progress))
+    views = read_views(make_views(wanted.views.folder, wanted.views.count, wanted.prompting.build(), seed=wanted.seed, progress=progress))
     newborn = make_newborn(Path(out or wanted.out).with_name("newborn"), wanted.model, seed=wanted.seed)
     num_dev = wanted.views.num_dev
     train_sight(

@@ -45,6 +45,8 @@ class PromptingTable(Table):
     max_pixels: int = Field(default=1024 * 1024, ge=32 * 32)
     max_frame_pixels: int | None = Field(default=None, ge=32 * 32)
     max_frames: int = Field(default=16, ge=1)
+    image_size: tuple[int, int] | None = None
+    frame_size: tuple[int, int] | None = None
 
     def build(self) -> Prompting:
         return Prompting(**self.model_dump())
@@ -61,7 +63,8 @@ class ModelTable(Table):
     vision_hidden: int = 128
     vision_layers: int = 3
     num_deepstack: int = 0
-    max_pixels: int = 320 * 240
+    num_positions: int = 400
+    max_pixels: int = 320 * 320
 
 
 class ViewsTable(Table):
@@ -85,6 +88,7 @@ class SightRecipe(Table):
     out: str
     model: ModelTable = ModelTable()
     views: ViewsTable
+    prompting: PromptingTable
     sight: SightTable = SightTable()
 
 

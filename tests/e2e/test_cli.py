@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
 def test_help_names_every_verb_and_gives_examples():
     done = pixelis("--help")
     assert done.returncode == 0
-    for verb in ("ask", "tool", "view", "replay", "doctor", "data"):
+    for verb in ("ask", "tool", "view", "replay", "doctor", "data", "train", "eval", "score"):
         assert verb in done.stdout
     assert "pixelis tool OCR page.png" in pixelis("tool", "--help").stdout.replace("\n", " ")
 

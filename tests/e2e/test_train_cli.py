@@ -84,12 +84,12 @@ def test_seeing_and_pointing_in_miniature(tmp_path):
     sizes = (
         "[model]\nhidden = 48\nintermediate = 96\nnum_layers = 1\nnum_heads = 3\nnum_kv_heads = 3\nvision_hidden = 32\nvision_layers = 1\n"
     )
+    prompting = '[prompting]\nguide = ""\nhas_schemas = false\nmax_pixels = 76800\nimage_size = [160, 96]\nframe_size = [128, 96]\n'
     sight = tmp_path / "sight.toml"
-    sight.write_text(f'out = "{tmp_path / "sight"}"\n{sizes}{views}[sight]\nsteps = 3\nbatch_patches = 400\n')
+    sight.write_text(f'out = "{tmp_path / "sight"}"\n{sizes}{views}{prompting}[sight]\nsteps = 3\nbatch_patches = 400\n')
     pixelis("train", "sight", sight)
     primer = tmp_path / "primer.toml"
     head = f'checkpoint = "{tmp_path / "sight"}"\nout = "{tmp_path / "primer"}"\n'
-    prompting = '[prompting]\nguide = ""\nhas_schemas = false\nmax_pixels = 76800\n'
     primer.write_text(f"{head}{views}{prompting}[primer]\nsteps = 3\nbatch = 4\n")
     pixelis("train", "primer", primer)
     assert not load_checkpoint(tmp_path / "primer").prompting.has_schemas

@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 
 import cv2
+import imagehash
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from pixelis.core.errors import ConfigError, DataError
 from pixelis.data.dedup import WORLD, DedupSettings, Fingerprint, MediaRecord, deduplicate, default_encoder, fingerprint, report_text
 from pixelis.data.dedup.bounds import table_of, worst_at_most
 from pixelis.data.dedup.candidates import close_pairs, concatenate
+from pixelis.data.dedup.fingerprints import phash
 from pixelis.data.dedup.overlap import local_overlap, sketch, ssim
 from pixelis.data.dedup.report import residual_of
 from pixelis.data.world.items import IMAGE_FAMILIES, frames, make_item
@@ -82,7 +84,8 @@ def by_hand(
 ) -> Fingerprint:
     """A fingerprint whose hashes and embeddings are chosen; the pictures are textured(0) unless given."""
     sketches = tuple(sketch(image) for image in images or [textured(0)] * len(bits))
-    return Fingerprint(name, order, np.array(bits, np.uint64), sketches, None if rows is None else np.array(rows, np.float32))
+    phash_T = np.array(bits, np.uint64)
+    return Fingerprint(name, order, phash_T, ~np.zeros_like(phash_T), sketches, None if rows is None else np.array(rows, np.float32))
 
 
 def at_cosine(cosine: float) -> list[float]:
@@ -101,7 +104,7 @@ def test_worlds_rule_finds_every_planted_duplicate_and_removes_no_scene(planted)
 
 
 def test_the_audit_sees_what_too_narrow_a_rule_left(planted):
-    exact_only = replace(WORLD, phash_max=0, plain_tiles=0, audit_bits=14)
+    exact_only = replace(WORLD, phash_max=0, phash_sure_max=None, audit_bits=14)
     report = deduplicate(planted, exact_only)
     left = {f"{n}+" for n in range(NUM_SCENES)} - set(report.blocklist)
     assert left, "the rule was to miss some"
@@ -129,15 +132,22 @@ def test_the_paper_rule_removes_scenes_on_like_grounds_and_the_recheck_spares_th
     assert deduplicate(pair, WORLD).num_spared == 1
 
 
-def test_plain_frames_are_found_whatever_their_hash_says():
-    """One small object on a plain ground: noise turns half of the hash's bits, here the bits are set to that."""
-    image = np.full((400, 600, 3), 190, np.uint8)
-    image[60:90, 80:110] = (200, 30, 30)
-    pair = [by_hand("a", 0, [0], images=[image]), by_hand("b", 1, [FAR], images=[noisy(image)])]
-    report = deduplicate(pair, WORLD)
-    assert [(entry.id, entry.stage, entry.distance) for entry in report.removed] == [("b", "sketch", 32)]
-    assert report.num_sketch_candidates == 1
-    assert deduplicate(pair, replace(WORLD, plain_tiles=0)).num_candidates == 0
+@pytest.mark.parametrize(("bits", "gone"), [(0xFF00 | 0b111111, ("b",)), (0xFF00 | 0b1111111, ())], ids=["6 sure bits", "7 sure bits"])
+def test_bits_that_are_not_sure_in_both_frames_do_not_count(bits, gone):
+    """Of 16 bits more than half differ, 8 of them unsure in one frame or the other."""
+    a, b = by_hand("a", 0, [0]), by_hand("b", 1, [bits])
+    a, b = replace(a, sure_T=np.array([~np.uint64(0xF000)])), replace(b, sure_T=np.array([~np.uint64(0x0F00)]))
+    settings = replace(WORLD, phash_max=6)
+    assert deduplicate([a, b], settings).blocklist == gone
+    assert deduplicate([a, b], replace(settings, phash_sure_max=None)).num_candidates == 0
+
+
+def test_the_hash_is_that_of_imagehash_and_plain_frames_have_few_sure_bits(scenes):
+    for image in scenes[:10]:
+        assert phash(image)[0] == int(str(imagehash.phash(Image.fromarray(image))), 16)
+    assert phash(textured(0))[1].bit_count() > 55
+    graded = np.broadcast_to(np.linspace(100, 140, 300)[:, None, None], (300, 400, 3)).astype(np.uint8)
+    assert phash(graded)[1].bit_count() < 16  # a graded ground has terms in one row or column of 8 only
 
 
 def test_the_real_encoder_brings_in_what_the_hash_misses(scenes):
@@ -312,7 +322,7 @@ def test_the_quick_bound_is_never_below_the_worst_tile(scenes):
     pairs = [(i, j) for i in range(12) for j in range(i + 1, 12)][::3]
     first, second = (np.array(side) for side in zip(*pairs, strict=True))
     table = table_of(sketches)
-    bound = worst_at_most(table, table, first, second)
+    bound = worst_at_most(table, first, second)
     assert all(top >= local_overlap(sketches[i], sketches[j]).worst - 1e-3 for top, (i, j) in zip(bound, pairs, strict=True))
 
 
@@ -379,8 +389,8 @@ def test_ids_and_embeddings_must_fit_together():
 
 
 def test_loose_flags_without_a_recheck_are_refused():
-    with pytest.raises(ConfigError, match=r"plain_tiles = 8.*needs phash_recheck"):
-        DedupSettings(plain_tiles=8)
+    with pytest.raises(ConfigError, match=r"phash_sure_max = 8.*needs phash_recheck"):
+        DedupSettings(phash_sure_max=8)
 
 
 @pytest.mark.parametrize(("name", "value"), [("phash_max", 65), ("cosine_min", 1.5), ("frame_share_min", 0.0), ("ssim_min", math.nan)])

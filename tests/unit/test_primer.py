@@ -25,10 +25,10 @@ VIEW = View(np.zeros((96, 192, 3), np.uint8), (Sight((0.1, 0.2, 0.2, 0.4), 0, 0)
 
 
 def test_boxes_by_hand():
-    # The circle: 19.2 x 19.2 px at (19.2, 19.2); a margin of 0.35 * 19.2 = 6.72 px is 35 on the wire across, 70 down.
-    assert pointing_box(VIEW.things[0], VIEW) == [65, 130, 235, 470]
-    # The sign: 38.4 x 9.6 px; a margin of 4.8 px is 25 across and 50 down.
-    assert pointing_box(VIEW.things[1], VIEW) == [475, 450, 725, 650]
+    # The circle: 19.2 x 19.2 px at (19.2, 19.2); a margin of 0.25 * 19.2 = 4.8 px gives 75 to 225 across, 150 to 450 down.
+    assert pointing_box(VIEW.things[0], VIEW) == [70, 150, 230, 450]
+    # The sign: 38.4 x 9.6 px; a margin of 4.8 px gives 475 to 725 across, 450 to 650 down.
+    assert pointing_box(VIEW.things[1], VIEW) == [470, 450, 730, 650]
 
 
 def test_every_answer_about_a_view_is_true():

@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch")
 
 from pixelis.core.errors import DataError
 from pixelis.data.world.glances import COLOUR_NAMES, KIND_NAMES, Glances, Sight
+from pixelis.policy.prompt import Prompting
 from pixelis.policy.vlm_load import load_checkpoint
 from pixelis.policy.vlm_make import make_checkpoint
 from pixelis.policy.vlm_vision import Vision
@@ -22,12 +23,16 @@ from pixelis.train.sight import (
     sight_loss,
     sight_scores,
     signs_of,
+    start_placed,
     targets_of,
     tokens_of,
     train_sight,
 )
-from pixelis.train.views import Budget, View, grid_of, make_views, patches_of, pointing_box, read_views, view_of
+from pixelis.train.views import View, grid_of, make_views, patches_of, pointing_box, read_views, view_of
 from pixelis.train.vocabulary import make_vocabulary
+
+FREE = Prompting(max_pixels=320 * 240)
+FIXED = Prompting(max_pixels=320 * 240, image_size=(160, 96), frame_size=(128, 96))
 
 
 @pytest.fixture(scope="module")
@@ -38,28 +43,52 @@ def folder(tmp_path_factory):
 
 def test_views_are_what_the_policy_sees(folder):
     loaded = load_checkpoint(folder)
-    vision = Vision(loaded.base, loaded.images, max_pixels=320 * 240)
+    vision = Vision(loaded.base, loaded.images, FREE)
     image = np.random.default_rng(0).integers(0, 255, (720, 1280, 3), dtype=np.uint8)
     grid, patches = vision.prepare(image)
-    view = view_of(image, 320 * 240)
+    view = view_of(image, FREE)
     assert grid == grid_of(view) == (1, 12, 24)
     both = patches.numpy().reshape(len(patches), 3, 2, 256)
     assert np.array_equal(both[:, :, 0], both[:, :, 1])  # a still image is its own next frame
     assert np.array_equal(both[:, :, 0].reshape(len(patches), -1), patches_of(view))
 
 
+def test_every_picture_is_stretched_to_one_size(folder):
+    loaded = load_checkpoint(folder)
+    vision = Vision(loaded.base, loaded.images, FIXED)
+    for size in ((720, 1280), (64, 64), (40, 900)):
+        image = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
+        grid, patches = vision.prepare(image)  # as a crop comes in
+        view = view_of(image, FIXED)
+        assert grid == grid_of(view) == (1, 6, 10)
+        assert np.array_equal(patches.numpy().reshape(60, 3, 2, 256)[:, :, 0].reshape(60, -1), patches_of(view))
+        frame = FIXED.show(image, is_frame=True)  # as a frame comes in: shown already
+        assert vision.prepare(frame)[0] == (1, 6, 8)
+
+
 def test_folding_time_changes_no_number(folder):
     loaded = load_checkpoint(folder)
-    vision = Vision(loaded.base, loaded.images, max_pixels=320 * 240)
+    vision = Vision(loaded.base, loaded.images, FREE)
     image = np.random.default_rng(1).integers(0, 255, (300, 400, 3), dtype=np.uint8)
     vision.take("a", image)
     with torch.no_grad():
         before = vision.features(["a"])[0].tokens_ND
         undo = fold_time(loaded.base.model.visual)
-        after = tokens_of(loaded.base.model.visual, [view_of(image, 320 * 240)])
+        after = tokens_of(loaded.base.model.visual, [view_of(image, FREE)])
         undo()
         again = loaded.base.model.visual(vision.prepare(image)[1], torch.tensor([vision.prepare(image)[0]])).pooler_output
     assert torch.allclose(before, after, atol=1e-5) and torch.allclose(before, again, atol=1e-5)
+
+
+def test_a_place_is_a_column_and_a_row(folder):
+    visual = load_checkpoint(folder).base.model.visual
+    start_placed(visual)
+    side = int(len(visual.pos_embed.weight) ** 0.5)
+    table = visual.pos_embed.weight.view(side, side, -1)
+    # The step from one column to the next is the same in every row, and down a column in every column.
+    assert torch.allclose(table[0, 1] - table[0, 0], table[5, 1] - table[5, 0], atol=1e-5)
+    assert torch.allclose(table[1, 0] - table[0, 0], table[1, 7] - table[0, 7], atol=1e-5)
+    assert (table[0, 1] - table[0, 0]).norm() > 0.1
 
 
 def test_patches_of_a_token_stand_together():
@@ -89,9 +118,9 @@ def test_slots_by_hand():
     view = View(np.zeros((64, 96, 3), np.uint8), (*inside, Sight((0.9, 0.9, 1.0, 1.0), 7, 8)))
     found = targets_of([view])
     assert found.slot_M.tolist() == [0, 1, 10] and found.slot_colour_M.tolist() == [0, 1, 7]
-    # The last one: 9.6 x 6.4 px at (86.4, 57.6); a margin of 3.36 px gives 865 to 1000 across and 845 to 1000 down.
-    assert pointing_box(view.things[-1], view) == [865, 845, 1000, 1000]
-    assert found.digits_MD[2].tolist() == [8, 6, 5, 8, 4, 5, 11, 0, 0, 11, 0, 0]
+    # The last one: 9.6 x 6.4 px at (86.4, 57.6); a margin of 2.4 px gives 875 to 1000 across and 862.5 to 1000 down.
+    assert pointing_box(view.things[-1], view) == [870, 860, 1000, 1000]
+    assert found.digits_MD[2].tolist() == [8, 7, 0, 8, 6, 0, 11, 0, 0, 11, 0, 0]
 
 
 def test_scores_by_hand():
@@ -111,7 +140,17 @@ def test_scores_by_hand():
     digits[truth.slot_M[1], 0, hundreds - 1] = 1.0  # one box is 100 too far left: off by 100 in one of eight coordinates
     out = Outputs(centre, colour, kind, torch.zeros(8, 6), torch.zeros(4), torch.zeros(4, 12), torch.zeros(4, 12), digits)
     scores = sight_scores(out, truth)
-    assert scores == {"recall": 0.5, "precision": 0.5, "colour": 1.0, "kind": 0.5, "both": 0.5, "digits": 0.5, "off": 12.5}
+    assert scores == {
+        "recall": 0.5,
+        "precision": 0.5,
+        "colour": 1.0,
+        "kind": 0.5,
+        "both": 0.5,
+        "digits": 0.5,
+        "hundreds": 0.875,
+        "tens": 1.0,
+        "off": 12.5,
+    }
 
 
 def test_a_view_without_things_has_a_loss(folder):
@@ -122,7 +161,7 @@ def test_a_view_without_things_has_a_loss(folder):
 
 def test_mirroring_twice_changes_nothing():
     glance = Glances(0).make(3)
-    view = View(view_of(glance.image_HWC, 320 * 240), glance.things)
+    view = View(view_of(glance.image_HWC, FREE), glance.things)
     twice = mirrored(mirrored(view))
     assert np.array_equal(twice.pixels_HWC, view.pixels_HWC)
     assert np.allclose([t.box for t in twice.things], [t.box for t in view.things])
@@ -139,7 +178,7 @@ def test_glances_are_the_same_again_and_say_what_is_there():
 
 def test_views_come_back_and_damage_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("pixelis.train.views.SHARD", 6)
-    make_views(tmp_path, 6, num_workers=1, budget=Budget())
+    make_views(tmp_path, 6, FREE, num_workers=1)
     # The worker process has its own shard size: what matters is that what was written is read, in order and whole.
     views = read_views(tmp_path)
     assert views and all(v.pixels_HWC.shape[0] % 32 == 0 for v in views)
@@ -153,7 +192,7 @@ def test_views_come_back_and_damage_is_named(tmp_path, monkeypatch):
 
 def test_a_few_steps_teach_something(folder, tmp_path):
     glances = [Glances(1).make(k) for k in range(24)]
-    views = [View(view_of(g.image_HWC, 192 * 128), g.things) for g in glances]
+    views = [View(view_of(g.image_HWC, FIXED, is_frame=g.is_frame), g.things) for g in glances]
     seen = []
     train_sight(folder, views, views[:8], tmp_path / "out", SightSettings(steps=30, batch_patches=400), log=seen.append)
     assert seen[-1]["dev_recall"] >= 0 and load_checkpoint(tmp_path / "out")

@@ -22,7 +22,7 @@ from pixelis.core.errors import ConfigError, NotInstalled
 from pixelis.core.grammar import CALL_CLOSE, CALL_OPEN
 from pixelis.core.trajectory import PolicyInfo, TokenRun
 from pixelis.policy.base import Observation, PolicyError, Task
-from pixelis.policy.prompt import GUIDE, ImagePart, question_parts, system_text
+from pixelis.policy.prompt import GUIDE, ImagePart, Prompting, question_parts, system_text
 
 MAX_ANSWER_BYTES = 8 << 20
 
@@ -70,7 +70,7 @@ class EndpointPolicy:
             raise ConfigError("no server to ask: give --url http://HOST:PORT/v1 of a local server, or set OPENAI_API_KEY")
         self._client_options = {"api_key": key, "base_url": base_url, "timeout": timeout_s, "max_retries": max_retries}
         self.native_tools = native_tools
-        self.max_pixels, self.max_frames = max_pixels, max_frames
+        self.prompting = Prompting(max_pixels=max_pixels, max_frames=max_frames)
         self._request = {"model": model, "temperature": temperature, "max_tokens": max_tokens}
         if native_tools:
             self._request["tools"] = tool_schemas()
@@ -170,7 +170,7 @@ class EndpointSession:
         self._policy = policy
         self._seed = seed
         system = GUIDE if policy.native_tools else system_text()
-        parts = question_parts(task, max_pixels=policy.max_pixels, max_frames=policy.max_frames)
+        parts = question_parts(task, policy.prompting)
         self._messages: list[dict] = [
             {"role": "system", "content": system},
             {"role": "user", "content": [_part(part) for part in parts]},

@@ -36,6 +36,8 @@ class Prompting:
         max_pixels: area to which an image is scaled down.
         max_frame_pixels: area of each frame of a video; `max_pixels` when None.
         max_frames: of a video.
+        image_size, frame_size: (width, height) that every image, crops too, and every frame is stretched to instead. Coordinates are
+            relative to the sides, so stretching does not move them; and on one grid a place is a token, which a small model needs.
     """
 
     guide: str = GUIDE
@@ -43,6 +45,21 @@ class Prompting:
     max_pixels: int = 1024 * 1024
     max_frame_pixels: int | None = None
     max_frames: int = 16
+    image_size: tuple[int, int] | None = None
+    frame_size: tuple[int, int] | None = None
+
+    def show(self, image_HWC: np.ndarray, *, is_frame: bool = False) -> np.ndarray:
+        """An image as the model is shown it, before its processor; one that was shown before stays as it is."""
+        size = self.frame_size if is_frame else self.image_size
+        if size is None:
+            return fit(image_HWC, (self.max_frame_pixels if is_frame else None) or self.max_pixels)
+        if (image_HWC.shape[1], image_HWC.shape[0]) == tuple(size):
+            return image_HWC
+        return np.asarray(Image.fromarray(image_HWC).resize(tuple(size), Image.Resampling.BICUBIC, reducing_gap=2.0))
+
+    def facts(self) -> dict:
+        """What a trajectory records of it: how the medium was shown."""
+        return {key: value for key, value in asdict(self).items() if key not in ("guide", "has_schemas") and value is not None}
 
     @property
     def schemas(self) -> list[dict]:
@@ -62,7 +79,8 @@ class Prompting:
         if not path.is_file():
             return cls()
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
+            values = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
         except (ValueError, TypeError) as error:
             raise ConfigError(f"{path}: is no description of how to prompt the checkpoint ({error})") from None
 
@@ -87,21 +105,18 @@ def system_text() -> str:
     )
 
 
-def question_parts(task: Task, *, max_pixels: int, max_frames: int, max_frame_pixels: int | None = None) -> list[Part]:
+def question_parts(task: Task, prompting: Prompting) -> list[Part]:
     """The first user message: the medium, then the question.
 
-    Args:
-        max_pixels: area an image is scaled down to; coordinates stay relative to the original.
-        max_frames: how many evenly spread frames of a video are shown, each behind its time stamp.
-        max_frame_pixels: area of each frame; `max_pixels` when left out.
+    A video is evenly spread frames, each behind its time stamp. Coordinates stay relative to the original.
     """
     medium = task.medium
     if medium.kind == "image":
-        return [ImagePart(fit(medium.frame(0), max_pixels), medium.sha256), task.question]
+        return [ImagePart(prompting.show(medium.frame(0)), medium.sha256), task.question]
     parts: list[Part] = []
-    for index in medium.sample(max_frames):
+    for index in medium.sample(prompting.max_frames):
         parts.append(f"<{float(medium.times_s[index]):.1f} seconds>")
-        parts.append(ImagePart(fit(medium.frame(index), max_frame_pixels or max_pixels), f"{medium.sha256}:{index}"))
+        parts.append(ImagePart(prompting.show(medium.frame(index), is_frame=True), f"{medium.sha256}:{index}"))
     return [*parts, task.question]
 
 

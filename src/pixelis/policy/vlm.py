@@ -99,7 +99,7 @@ class VlmPolicy:
         )
         beyond = range(len(checkpoint.tokenizer), config.text_config.vocab_size)  # padding of the embedding, no token
         self.sampling = Sampling(temperature, top_p, (*self.format.banned_ids, *beyond))
-        self.vision = Vision(checkpoint.base, checkpoint.images, max_pixels=prompting.max_pixels, cache_bytes=cache_bytes)
+        self.vision = Vision(checkpoint.base, checkpoint.images, prompting, cache_bytes=cache_bytes)
         self.info = PolicyInfo(
             name=f"vlm:{checkpoint.name}",
             version=checkpoint.version,
@@ -108,9 +108,7 @@ class VlmPolicy:
                 "top_p": top_p,
                 "max_new_tokens": max_new_tokens,
                 "max_context": self.max_context,
-                "max_pixels": prompting.max_pixels,
-                "max_frame_pixels": prompting.max_frame_pixels,
-                "max_frames": prompting.max_frames,
+                "prompting": prompting.facts(),
                 "dtype": str(checkpoint.base.dtype).removeprefix("torch."),
             },
         )
@@ -178,8 +176,7 @@ class VlmPolicy:
         return {part.sha256: part.image_HWC for part in self._parts(task) if isinstance(part, ImagePart)}
 
     def _parts(self, task: Task) -> list[Part]:
-        shown = self.prompting
-        return question_parts(task, max_pixels=shown.max_pixels, max_frames=shown.max_frames, max_frame_pixels=shown.max_frame_pixels)
+        return question_parts(task, self.prompting)
 
     @contextmanager
     def paused(self) -> Iterator[Any]:

@@ -85,6 +85,7 @@ def make_checkpoint(
     vision_hidden: int = 96,
     vision_layers: int = 3,
     num_deepstack: int = 2,
+    num_positions: int = 256,
     min_pixels: int = 32 * 32,
     max_pixels: int = 256 * 256,
     max_context: int = 8192,
@@ -95,6 +96,7 @@ def make_checkpoint(
     Args:
         tokenizer: with `SPECIALS` and a chat template.
         hidden, intermediate: widths of the language model; three times the hidden width when left out.
+        num_positions: learnt positions of patches, a square number: a grid that is stretched over every image.
         min_pixels, max_pixels: area to which images are resized; one visual token covers 32 x 32 of them.
         seed: of the weights.
     Returns:
@@ -137,7 +139,7 @@ def make_checkpoint(
             "intermediate_size": 3 * vision_hidden,
             "num_heads": 4,
             "out_hidden_size": hidden,
-            "num_position_embeddings": 256,
+            "num_position_embeddings": num_positions,
             "deepstack_visual_indexes": list(range(num_deepstack)),
         },
         image_token_id=ids["<|image_pad|>"],

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from pixelis.policy.buffer import ImageRef
-from pixelis.policy.prompt import fit
+from pixelis.policy.prompt import Prompting
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class Vision:
     Args:
         base: the Qwen3-VL model.
         processor: its image processor.
-        max_pixels: larger images are scaled down first.
+        prompting: how large images are shown; what comes in the size of neither an image nor a frame is a crop, and shown as an image.
         cache_bytes: features kept for later sessions; those in use by an open session are never dropped.
     """
 
-    def __init__(self, base: Any, processor: Any, *, max_pixels: int, cache_bytes: int = 1 << 29) -> None:
-        self._base, self._processor, self._max_pixels, self._limit = base, processor, max_pixels, cache_bytes
+    def __init__(self, base: Any, processor: Any, prompting: Prompting, *, cache_bytes: int = 1 << 29) -> None:
+        self._base, self._processor, self._prompting, self._limit = base, processor, prompting, cache_bytes
         self._lock = threading.Lock()
         self._patches: dict[str, tuple[ImageRef, torch.Tensor]] = {}
         self._features: OrderedDict[str, Features] = OrderedDict()
@@ -53,7 +53,9 @@ class Vision:
 
     def prepare(self, image_HWC: np.ndarray) -> tuple[tuple[int, int, int], torch.Tensor]:
         """An RGB uint8 image as its patch grid and its patches [patches, pixels of one]."""
-        image = fit(np.ascontiguousarray(image_HWC), self._max_pixels)
+        image = np.ascontiguousarray(image_HWC)
+        if (image.shape[1], image.shape[0]) != self._prompting.frame_size:
+            image = self._prompting.show(image)
         batch = self._processor(images=[image], input_data_format="channels_last", return_tensors="pt")
         return tuple(batch["image_grid_thw"][0].tolist()), batch["pixel_values"]
 

@@ -225,7 +225,7 @@ def _nearest(rng: np.random.Generator) -> tuple[str, str]:
 
 
 def primer_example(
-    views: Sequence[View], refs: Sequence[ImageRef], number: int, chat: ChatFormat, seed: int, *, text_share: float = 0.3
+    views: Sequence[View], refs: Sequence[ImageRef], number: int, chat: ChatFormat, seed: int, *, text_share: float = 0.2
 ) -> Example:
     """Example `number` of an endless series."""
     rng = np.random.default_rng([seed, number])

@@ -55,7 +55,7 @@ def run_primer(
     chat = ChatFormat(loaded.tokenizer, template=loaded.template, merge=2, schemas=prompting.schemas, guide=prompting.guide)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    bank = FeatureBank(Vision(loaded.base, loaded.images, max_pixels=prompting.max_pixels, cache_bytes=1 << 20))
+    bank = FeatureBank(Vision(loaded.base, loaded.images, prompting, cache_bytes=1 << 20))
     refs = _encode(bank, loaded.base, [*views, *dev], out / "features.npz")
     learner = Learner(
         loaded.model, bank.features, lambda_aux=0.0, smoothing=0.0, rate=settings.rate, matrix_rate=settings.matrix_rate,

@@ -304,7 +304,7 @@ def estimate(learner: Learner, lengths: np.ndarray, settings: SftSettings) -> di
 
 
 def _bank(checkpoint: Checkpoint) -> FeatureBank:
-    return FeatureBank(Vision(checkpoint.base, checkpoint.images, max_pixels=checkpoint.prompting.max_pixels, cache_bytes=1 << 20))
+    return FeatureBank(Vision(checkpoint.base, checkpoint.images, checkpoint.prompting, cache_bytes=1 << 20))
 
 
 def _claim(out: Path, settings: SftSettings, traces: Sequence, dev_traces: Sequence, checkpoint: Checkpoint) -> None:

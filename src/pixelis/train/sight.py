@@ -2,10 +2,10 @@
 
 Answers alone teach a small model from scratch nothing about pixels. Here every patch is asked: does something have its centre here, which
 colour and kind is it, where exactly, how large; and every visual token must say the very digits with which a call would point at the
-(at most two) things in it. Digits are the hard part: the second digit of a coordinate is a function of place with a hundred steps, which a
-language model that is given places as plain lengths does not find. The heads read the tokens that the language model will get (the
-merger's output) and are thrown away. Shape letters: B views, P patches, V visual tokens, N patches that hold a centre, M things that stand
-in a slot of a token, C classes.
+(at most two) things in it. Digits are the hard part: the second digit of a coordinate is a function of place with a hundred steps, which
+a language model that is given places as plain lengths does not find. The heads read the tokens that the language model will get (the
+merger's output) and are not part of the model. Shape letters: B views, P patches, V visual tokens, N patches that hold a centre, M things
+that stand in a slot of a token, C classes.
 """
 
 from __future__ import annotations
@@ -165,8 +165,8 @@ def _mean_ce(logits_NC: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def sight_scores(out: Outputs, truth: Targets) -> dict[str, float]:
-    """Recall and precision of centres; where one is, how often colour, kind and both are right; how often all digits of a slot are, and
-    how far its box is off on average, in thousandths of the picture's sides."""
+    """Recall and precision of centres; where one is, how often colour, kind and both are right; how often all digits of a slot are, its
+    hundreds and its tens, and how far its box is off on average, in thousandths of the picture's sides."""
     said, true, at, slot = out.centre_P > 0, truth.is_centre_P > 0.5, truth.at_N, truth.slot_M
     hit = float((said & true).sum())
     is_colour, is_kind = out.colour_PC[at].argmax(-1) == truth.colour_N, out.kind_PC[at].argmax(-1) == truth.kind_N
@@ -179,6 +179,8 @@ def sight_scores(out: Outputs, truth: Targets) -> dict[str, float]:
         "kind": float(is_kind.float().mean()),
         "both": float((is_colour & is_kind).float().mean()),
         "digits": float((digits == truth.digits_MD).all(-1).float().mean()),
+        "hundreds": float((digits == truth.digits_MD)[:, 0::3].float().mean()),
+        "tens": float((digits == truth.digits_MD)[:, 1::3].float().mean()),
         "off": float(off.mean()),
     }
 
@@ -225,6 +227,24 @@ def start_smooth(visual: Any) -> None:
             weight[k] = (wave / wave.norm() / PATCH * 4).unsqueeze(1).expand(3, weight.shape[2], PATCH, PATCH) / weight.shape[2]
 
 
+_PLACE_SIZE = 3.0
+
+
+def start_placed(visual: Any) -> None:
+    """Start the learnt positions as a code of the column plus a code of the row, all codes orthogonal.
+
+    From random numbers each place of the grid must be learnt on its own before a column means anything. With as many positions as an
+    image has patches, and ten visual tokens a side, a token's column is the first digit of what lies in it, and the second is local.
+    """
+    table = visual.pos_embed.weight
+    side = math.isqrt(table.shape[0])
+    random = torch.randn(table.shape[1], max(2 * side, 1), generator=torch.Generator().manual_seed(0))
+    codes = torch.linalg.qr(random).Q.T[: 2 * side] * _PLACE_SIZE if 2 * side <= table.shape[1] else random.T / math.sqrt(table.shape[1])
+    row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    with torch.no_grad():
+        table.copy_((codes[:side][column] + codes[side:][row]).flatten(0, 1))
+
+
 def tokens_of(visual: Any, views: Sequence[np.ndarray]) -> torch.Tensor:
     """Visual tokens [N, D] of views uint8 [H, W, 3], one behind the other, through a tower whose time is folded."""
     patches = torch.from_numpy(np.concatenate([patches_of(view) for view in views]))
@@ -263,6 +283,7 @@ def train_sight(
     loaded = load_checkpoint(checkpoint)
     visual = loaded.base.model.visual
     start_smooth(visual)
+    start_placed(visual)
     undo = fold_time(visual)
     heads = SightHeads(visual.config.out_hidden_size)
     visual.train().requires_grad_(True)
@@ -294,6 +315,7 @@ def train_sight(
         lines.write(json.dumps(facts) + "\n")
         log(facts)
     undo()
+    torch.save(heads.state_dict(), out / "sight_heads.pt")
     loaded.base.save_pretrained(out)
     loaded.tokenizer.save_pretrained(out)
     loaded.images.save_pretrained(out)
@@ -332,5 +354,5 @@ def _batches(views: Sequence[View], settings: SightSettings) -> Iterator[list[Vi
 
 def mirrored(view: View) -> View:
     """Left and right exchanged, things too."""
-    things = tuple(type(t)((1 - t.box[2], t.box[1], 1 - t.box[0], t.box[3]), t.colour, t.kind) for t in view.things)
-    return View(np.ascontiguousarray(view.pixels_HWC[:, ::-1]), things)
+    things = [type(t)((1 - t.box[2], t.box[1], 1 - t.box[0], t.box[3]), t.colour, t.kind) for t in view.things]
+    return View(np.ascontiguousarray(view.pixels_HWC[:, ::-1]), tuple(sorted(things, key=lambda t: (t.box[0] + t.box[2], t.box[1]))))

@@ -117,12 +117,7 @@ def show(job: tuple[str, dict[str, Any] | None, str, Prompting, tuple[str, ...]]
                 f"item {named} makes medium {medium.sha256:.12}, its trace was recorded on {sha256:.12}: "
                 "the traces are of another version of PixelWorld; make them again"
             )
-        parts = question_parts(
-            Task(question=question, medium=medium),
-            max_pixels=prompting.max_pixels,
-            max_frames=prompting.max_frames,
-            max_frame_pixels=prompting.max_frame_pixels,
-        )
+        parts = question_parts(Task(question=question, medium=medium), prompting)
     return sha256, parts
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 from pixelis.core.errors import DataError
 from pixelis.core.geometry import Box
 from pixelis.data.world.glances import Glances, Sight
-from pixelis.policy.prompt import fit
+from pixelis.policy.prompt import Prompting
 from pixelis.rollout.teacher.hand import MARGIN, grid_box
 
 PATCH, MERGE = 16, 2
@@ -28,21 +28,13 @@ TOKEN_PX = PATCH * MERGE
 SHARD = 400
 
 
-@dataclass(frozen=True)
-class Budget:
-    """Pixels a picture is scaled down to: an image, and a frame of a video."""
-
-    image: int = 320 * 240
-    frame: int = 256 * 160
-
-
-def view_of(image_HWC: np.ndarray, max_pixels: int) -> np.ndarray:
+def view_of(image_HWC: np.ndarray, prompting: Prompting, *, is_frame: bool = False) -> np.ndarray:
     """uint8 [H, W, 3], sides whole multiples of a visual token's, as the image processor resizes it."""
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-    small = fit(np.ascontiguousarray(image_HWC), max_pixels)
-    height, width = smart_resize(*small.shape[:2], factor=TOKEN_PX, min_pixels=TOKEN_PX**2, max_pixels=max_pixels)
-    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+    shown = prompting.show(np.ascontiguousarray(image_HWC), is_frame=is_frame)
+    height, width = smart_resize(*shown.shape[:2], factor=TOKEN_PX, min_pixels=TOKEN_PX**2, max_pixels=prompting.max_pixels)
+    return np.asarray(Image.fromarray(shown).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def patches_of(view_HWC: np.ndarray) -> np.ndarray:
@@ -67,10 +59,10 @@ class View:
 def make_views(
     folder: str | Path,
     num_views: int,
+    prompting: Prompting,
     *,
     seed: int = 0,
     split: str = "train",
-    budget: Budget = Budget(),
     num_workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -86,7 +78,7 @@ def make_views(
     missing = [k for k in range(count) if not _shard(folder, k).exists()]
     there = count - len(missing)
     with ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        running = [pool.submit(_write_shard, folder, k, seed, split, budget) for k in missing]
+        running = [pool.submit(_write_shard, folder, k, seed, split, prompting) for k in missing]
         for done, future in enumerate(as_completed(running), 1):
             future.result()
             if progress:
@@ -121,12 +113,12 @@ def _shard(folder: Path, number: int) -> Path:
     return folder / f"views-{number:04d}.npz"
 
 
-def _write_shard(folder: Path, number: int, seed: int, split: str, budget: Budget) -> None:
+def _write_shard(folder: Path, number: int, seed: int, split: str, prompting: Prompting) -> None:
     glances = Glances(seed, split=split)
     pixels, sizes, rows, counts = [], [], [], []
     for k in range(number * SHARD, (number + 1) * SHARD):
         glance = glances.make(k)
-        view = view_of(glance.image_HWC, budget.frame if glance.is_frame else budget.image)
+        view = view_of(glance.image_HWC, prompting, is_frame=glance.is_frame)
         pixels.append(view.ravel())
         sizes.append(view.shape[:2])
         rows += [(*thing.box, thing.colour, thing.kind) for thing in glance.things]

@@ -12,14 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pixelis.data.dedup.bounds import SketchTable, looks_alike, table_of
 from pixelis.data.dedup.fingerprints import Fingerprint
 from pixelis.data.dedup.settings import DedupSettings
 
 BLOCK_ROWS = 512
-PHASH, EMBEDDING, SKETCH = 0, 1, 2
-"""Which signal flagged a pair: the first of these that did."""
-STAGES = ("phash", "embedding", "sketch")
 
 
 @dataclass(frozen=True)
@@ -28,22 +24,21 @@ class Pairs:
 
     first_P: np.ndarray
     second_P: np.ndarray
-    stage_P: np.ndarray
-    """PHASH, EMBEDDING or SKETCH."""
+    is_phash_P: np.ndarray
+    """Stage 1 flagged it; else stage 2 alone did."""
 
     def __len__(self) -> int:
         return len(self.first_P)
 
     def where(self, is_wanted_P: np.ndarray) -> Pairs:
-        return Pairs(self.first_P[is_wanted_P], self.second_P[is_wanted_P], self.stage_P[is_wanted_P])
+        return Pairs(self.first_P[is_wanted_P], self.second_P[is_wanted_P], self.is_phash_P[is_wanted_P])
 
 
 def close_pairs(media: Sequence[Fingerprint], settings: DedupSettings, *, block_rows: int = BLOCK_ROWS) -> Iterator[Pairs]:
     """Pairs that a stage flags, a block of rows at a time.
 
     Images meet images and videos meet videos. Frames are aligned by time stamp: frame t with frame t, as far as the shorter goes.
-    Stage 1 flags a pair if enough frames are within `phash_max`, stage 2 by the mean cosine. Frames of little structure, whose hash is
-    chance, are also flagged by sketch where `plain_tiles` is set.
+    Stage 1 flags a pair if enough frames are near by hash, stage 2 by the mean cosine.
 
     Args:
         block_rows: media that are compared with all later ones at once; memory grows with it, the outcome is the same.
@@ -52,13 +47,13 @@ def close_pairs(media: Sequence[Fingerprint], settings: DedupSettings, *, block_
         places_N = np.array([n for n, medium in enumerate(media) if medium.is_video == is_video], dtype=np.int64)
         cosine_min = settings.video_cosine_min if is_video else settings.cosine_min
         for found in _search([media[n] for n in places_N], cosine_min, settings, block_rows):
-            yield Pairs(places_N[found.first_P], places_N[found.second_P], found.stage_P)
+            yield Pairs(places_N[found.first_P], places_N[found.second_P], found.is_phash_P)
 
 
 def concatenate(blocks: Iterable[Pairs]) -> Pairs:
     """All blocks as one."""
-    empty = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int8))
-    columns = zip(*((block.first_P, block.second_P, block.stage_P) for block in (empty, *blocks)), strict=True)
+    empty = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, bool))
+    columns = zip(*((block.first_P, block.second_P, block.is_phash_P) for block in (empty, *blocks)), strict=True)
     return Pairs(*(np.concatenate(column) for column in columns))
 
 
@@ -69,43 +64,49 @@ class _Instant:
     reach: np.ndarray
     """Their places, ascending."""
     phash: np.ndarray
+    sure: np.ndarray
     embedding: np.ndarray | None
-    sketches: SketchTable | None
 
 
-def _instants(kind: list[Fingerprint], length_N: np.ndarray, *, with_sketches: bool) -> list[_Instant]:
+def _instants(kind: list[Fingerprint], length_N: np.ndarray) -> list[_Instant]:
     instants = []
     for t in range(length_N.max(initial=0)):
         reach = np.flatnonzero(length_N > t)
         phash = np.array([kind[n].phash_T[t] for n in reach], np.uint64)
+        sure = np.array([kind[n].sure_T[t] for n in reach], np.uint64)
         embedding = None if kind[0].embedding_TD is None else np.stack([kind[n].embedding_TD[t] for n in reach])
-        sketches = table_of([kind[n].sketches[t] for n in reach]) if with_sketches else None
-        instants.append(_Instant(reach, phash, embedding, sketches))
+        instants.append(_Instant(reach, phash, sure, embedding))
     return instants
 
 
 def _search(kind: list[Fingerprint], cosine_min: float, settings: DedupSettings, block_rows: int) -> Iterator[Pairs]:
     """Blocks of pairs among media of one kind."""
     length_N = np.array([len(m.phash_T) for m in kind], np.int64)
-    instants = _instants(kind, length_N, with_sketches=settings.plain_tiles > 0)
+    instants = _instants(kind, length_N)
     for start in range(0, len(kind), block_rows):
         stop = min(start + block_rows, len(kind))
         aligned_BN = np.minimum(length_N[start:stop, None], length_N[None, :])
-        close_BN, alike_BN = np.zeros(aligned_BN.shape, np.int32), np.zeros(aligned_BN.shape, np.int32)
+        close_BN = np.zeros(aligned_BN.shape, np.int32)
         cosine_BN = np.zeros(aligned_BN.shape, np.float32)
         for instant in instants:
             low, high = np.searchsorted(instant.reach, (start, stop))
             at = np.ix_(instant.reach[low:high] - start, instant.reach[low:])
-            close_BN[at] += np.bitwise_count(instant.phash[low:high, None] ^ instant.phash[None, low:]) <= settings.phash_max
+            close_BN[at] += _is_near(instant, low, high, settings)
             if instant.embedding is not None:
                 cosine_BN[at] += instant.embedding[low:high] @ instant.embedding[low:].T
-            if instant.sketches is not None:
-                rows, columns = instant.sketches.rows(low, high), instant.sketches.rows(low, None)
-                alike_BN[at] += looks_alike(rows, columns, tiles_max=settings.plain_tiles, worst_min=settings.tile_worst_min)
-        enough_BN = settings.frame_share_min * aligned_BN - 1e-9
+        is_phash_BN = close_BN >= settings.frame_share_min * aligned_BN - 1e-9
         # The last digits of a matrix product depend on its shape: equal pictures may come out a little below 1.
-        flags = (close_BN >= enough_BN, cosine_BN >= (cosine_min - 1e-6) * aligned_BN, alike_BN >= enough_BN)
+        is_close_BN = cosine_BN >= (cosine_min - 1e-6) * aligned_BN  # without embeddings all are 0
         is_later_BN = np.arange(len(kind))[None, :] > np.arange(start, stop)[:, None]
-        first_P, second_P = np.nonzero((flags[PHASH] | flags[EMBEDDING] | flags[SKETCH]) & is_later_BN)
-        stage_P = np.argmax([flag[first_P, second_P] for flag in flags], axis=0).astype(np.int8)
-        yield Pairs(first_P + start, second_P, stage_P)
+        first_P, second_P = np.nonzero((is_phash_BN | is_close_BN) & is_later_BN)
+        yield Pairs(first_P + start, second_P, is_phash_BN[first_P, second_P])
+
+
+def _is_near(instant: _Instant, low: int, high: int, settings: DedupSettings) -> np.ndarray:
+    """Which frames low to high are near which from low on, by hash."""
+    differing = instant.phash[low:high, None] ^ instant.phash[None, low:]
+    is_near = np.bitwise_count(differing) <= settings.phash_max
+    if settings.phash_sure_max is not None:
+        is_sure = instant.sure[low:high, None] & instant.sure[None, low:]
+        is_near |= np.bitwise_count(differing & is_sure) <= settings.phash_sure_max
+    return is_near

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pixelis.data.dedup.bounds import table_of, worst_at_most
-from pixelis.data.dedup.candidates import PHASH, Pairs
+from pixelis.data.dedup.candidates import Pairs
 from pixelis.data.dedup.fingerprints import Fingerprint
 from pixelis.data.dedup.overlap import Overlap, local_overlap, ssim
 from pixelis.data.dedup.settings import DedupSettings
@@ -28,7 +28,7 @@ class Evidence:
     tile_worst: float | None = None
 
 
-def examine(a: Fingerprint, b: Fingerprint, *, stage: int, settings: DedupSettings) -> Evidence:
+def examine(a: Fingerprint, b: Fingerprint, *, is_phash: bool, settings: DedupSettings) -> Evidence:
     """Confirm or refute a candidate pair.
 
     A pHash positive is a near-duplicate as it stands. An embedding-only positive is one if enough aligned frames are within the pHash
@@ -36,7 +36,7 @@ def examine(a: Fingerprint, b: Fingerprint, *, stage: int, settings: DedupSettin
     aligned frames must be the same picture locally, whatever flagged the pair.
 
     Args:
-        stage: what flagged the pair, of `candidates`.
+        is_phash: stage 1 flagged the pair.
     """
     num = min(len(a.phash_T), len(b.phash_T))
     distance_T = np.bitwise_count(a.phash_T[:num] ^ b.phash_T[:num])
@@ -47,7 +47,7 @@ def examine(a: Fingerprint, b: Fingerprint, *, stage: int, settings: DedupSettin
         cosine_T = (a.embedding_TD[:num] * b.embedding_TD[:num]).sum(1)
         cosine = float(cosine_T.mean())
         is_close_T = cosine_T >= (settings.video_cosine_min if a.is_video else settings.cosine_min) - 1e-5
-    if stage == PHASH and not settings.phash_recheck:
+    if is_phash and not settings.phash_recheck:
         return Evidence(True, distance, cosine)
     overlaps = [local_overlap(a.sketches[t], b.sketches[t]) for t in range(num)]
     is_same_T = np.array([_is_same(overlap, settings) for overlap in overlaps])
@@ -74,7 +74,7 @@ def may_pass(media: Sequence[Fingerprint], pairs: Pairs, settings: DedupSettings
         at = np.flatnonzero(aligned_P > t)
         used, row = np.unique(np.stack((pairs.first_P[at], pairs.second_P[at])), return_inverse=True)
         table = table_of([media[n].sketches[t] for n in used])
-        can_agree_P[at] += worst_at_most(table, table, row[0], row[1]) >= settings.tile_worst_min - 1e-3
+        can_agree_P[at] += worst_at_most(table, row[0], row[1]) >= settings.tile_worst_min - 1e-3
     return can_agree_P >= settings.frame_share_min * aligned_P - 1e-9
 
 

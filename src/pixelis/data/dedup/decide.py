@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from pixelis.core.errors import DataError
-from pixelis.data.dedup.candidates import EMBEDDING, PHASH, SKETCH, STAGES, Pairs, close_pairs, concatenate
+from pixelis.data.dedup.candidates import Pairs, close_pairs, concatenate
 from pixelis.data.dedup.confirm import examine, is_same_medium, may_pass
 from pixelis.data.dedup.fingerprints import Fingerprint
 from pixelis.data.dedup.report import DedupReport, Removed, Residual, residual_of
@@ -38,9 +38,8 @@ def deduplicate(fingerprints: Iterable[Fingerprint], settings: DedupSettings = D
     return DedupReport(
         settings=settings,
         num_media=len(media),
-        num_phash_candidates=int((found.stage_P == PHASH).sum()),
-        num_embedding_candidates=int((found.stage_P == EMBEDDING).sum()) if has_embeddings else None,
-        num_sketch_candidates=int((found.stage_P == SKETCH).sum()),
+        num_phash_candidates=int(found.is_phash_P.sum()),
+        num_embedding_candidates=int((~found.is_phash_P).sum()) if has_embeddings else None,
         num_spared=int((is_kept_N[found.first_P] & is_kept_N[found.second_P]).sum()),
         removed=tuple(gone[n] for n in sorted(gone)),
         residual=audit([medium for n, medium in enumerate(media) if n not in gone], settings),
@@ -61,6 +60,7 @@ def audit(kept: Sequence[Fingerprint], settings: DedupSettings) -> Residual:
     loose = replace(
         settings,
         phash_max=min(settings.phash_max + settings.audit_bits, 64),
+        phash_sure_max=None if settings.phash_sure_max is None else min(settings.phash_sure_max + settings.audit_bits, 64),
         cosine_min=max(settings.cosine_min - settings.audit_cosine, 0.01),
         video_cosine_min=max(settings.video_cosine_min - settings.audit_cosine, 0.01),
     )
@@ -97,16 +97,16 @@ def _remove(media: Sequence[Fingerprint], found: Pairs, settings: DedupSettings)
         found = found.where(may_pass(media, found, settings))
     gone: dict[int, Removed] = {}
     for p in np.lexsort((found.first_P, found.second_P)):
-        first, second, stage = int(found.first_P[p]), int(found.second_P[p]), int(found.stage_P[p])
+        first, second, is_phash = int(found.first_P[p]), int(found.second_P[p]), bool(found.is_phash_P[p])
         if first in gone or second in gone:
             continue
         a, b = media[first], media[second]
-        evidence = examine(a, b, stage=stage, settings=settings)
+        evidence = examine(a, b, is_phash=is_phash, settings=settings)
         if evidence.is_duplicate:
             gone[second] = Removed(
                 id=b.id,
                 kept_id=a.id,
-                stage=STAGES[stage],
+                stage="phash" if is_phash else "embedding",
                 distance=evidence.distance,
                 cosine=evidence.cosine,
                 ssim=evidence.ssim,

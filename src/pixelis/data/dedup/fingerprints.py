@@ -8,15 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import imagehash
 import numpy as np
 from PIL import Image
+from scipy.fft import dct
 
 from pixelis.core.errors import DataError
 from pixelis.data.dedup.overlap import Sketch, sketch
 
 Encoder = Callable[[Sequence[np.ndarray]], np.ndarray]
 """RGB uint8 frames -> unit rows float32 [N, D]."""
+
+UNSURE_TERM = 25.0
+"""A cosine term this near the median gives a bit that noise of 4 levels or JPEG may turn."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Fingerprint:
     order: int
     phash_T: np.ndarray
     """uint64, the 64 bits of each frame's pHash."""
+    sure_T: np.ndarray
+    """uint64, 1 where a bit's cosine term is so far from the median that noise or JPEG seldom turn it."""
     sketches: tuple[Sketch, ...]
     embedding_TD: np.ndarray | None
     """Unit rows float32; None where no encoder ran."""
@@ -78,19 +83,31 @@ def fingerprint(medium: MediaRecord, encoder: Encoder | None = None) -> Fingerpr
             found = f"{frame_HWC.dtype} {frame_HWC.shape}" if isinstance(frame_HWC, np.ndarray) else type(frame_HWC).__name__
             raise DataError(f"medium {medium.id!r}: frame {number} is {found}; give a non-empty uint8 array [height, width, 3] in RGB")
     is_video = len(medium.frames) > 1
+    hashes = [phash(_centre_square(frame) if is_video else frame) for frame in medium.frames]
     return Fingerprint(
         id=medium.id,
         order=medium.order,
-        phash_T=np.array([phash(_centre_square(f) if is_video else f) for f in medium.frames], np.uint64),
+        phash_T=np.array([bits for bits, _ in hashes], np.uint64),
+        sure_T=np.array([sure for _, sure in hashes], np.uint64),
         sketches=tuple(sketch(f) for f in medium.frames),
         embedding_TD=None if encoder is None else _embed(medium, encoder),
     )
 
 
-def phash(image_HWC: np.ndarray) -> int:
-    """The 64-bit perceptual hash: signs of the lowest 8 x 8 cosine terms against their median."""
-    bits = imagehash.phash(Image.fromarray(image_HWC)).hash.ravel()
-    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+def phash(image_HWC: np.ndarray) -> tuple[int, int]:
+    """The 64-bit perceptual hash, the bits of `imagehash.phash`, and a mask of those that are sure.
+
+    A bit says whether one of the lowest 8 x 8 cosine terms of the 32 x 32 picture is above their median. Rounding the small picture to
+    whole levels alone moves a term by about 20, so that on a plain or graded ground many bits are chance.
+    """
+    small_HW = np.asarray(Image.fromarray(image_HWC).convert("L").resize((32, 32), Image.Resampling.LANCZOS), np.float64)
+    low_terms = dct(dct(small_HW, axis=0), axis=1)[:8, :8]
+    above = low_terms - np.median(low_terms)
+    return _as_int(above > 0), _as_int(np.abs(above) > UNSURE_TERM)
+
+
+def _as_int(bits: np.ndarray) -> int:
+    return int.from_bytes(np.packbits(bits.ravel()).tobytes(), "big")
 
 
 def _is_rgb(frame: object) -> bool:

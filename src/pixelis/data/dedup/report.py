@@ -20,8 +20,8 @@ class Removed:
 
     id: str
     kept_id: str
-    stage: Literal["phash", "embedding", "sketch"]
-    """The first signal that flagged the pair."""
+    stage: Literal["phash", "embedding"]
+    """Which stage flagged the pair: the first that did."""
     distance: float
     """Differing pHash bits, mean over aligned frames."""
     cosine: float | None
@@ -58,8 +58,6 @@ class DedupReport:
     """Pairs that stage 1 flagged."""
     num_embedding_candidates: int | None
     """Pairs that stage 2 flagged and stage 1 did not; None where it did not run."""
-    num_sketch_candidates: int
-    """Pairs of plain frames that neither stage flagged; 0 where the settings do not ask."""
     num_spared: int
     """Candidate pairs of which both media stay."""
     removed: tuple[Removed, ...]
@@ -68,7 +66,7 @@ class DedupReport:
 
     @property
     def num_candidates(self) -> int:
-        return self.num_phash_candidates + (self.num_embedding_candidates or 0) + self.num_sketch_candidates
+        return self.num_phash_candidates + (self.num_embedding_candidates or 0)
 
     @property
     def blocklist(self) -> tuple[str, ...]:
@@ -91,9 +89,8 @@ def report_text(report: DedupReport) -> str:
     """The report for a reader."""
     settings, residual, num_first = report.settings, report.residual, report.num_phash_candidates
     stages = [entry.stage for entry in report.removed]
-    by_phash, by_embedding, by_sketch = (stages.count(stage) for stage in ("phash", "embedding", "sketch"))
-    flagged_plain = f", plain frames {report.num_sketch_candidates:,}" if settings.plain_tiles else ""
-    removed_plain = f", {by_sketch:,} as plain frames" if settings.plain_tiles else ""
+    by_phash, by_embedding = stages.count("phash"), stages.count("embedding")
+    sure = "" if settings.phash_sure_max is None else f", or {settings.phash_sure_max} of sure bits"
     second = (
         "stage 2 did not run: no encoder"
         if report.num_embedding_candidates is None
@@ -104,9 +101,9 @@ def report_text(report: DedupReport) -> str:
     return "\n".join(
         (
             f"media       {report.num_media:,}",
-            f"candidates  {report.num_candidates:,} pairs: stage 1 {num_first:,} (pHash <= {settings.phash_max}), {second}{flagged_plain}",
+            f"candidates  {report.num_candidates:,} pairs: stage 1 {num_first:,} (pHash <= {settings.phash_max}{sure}), {second}",
             f"rule        {rule}; {report.num_spared:,} candidate pairs stay",
-            f"removed     {len(stages):,}: {by_phash:,} by pHash, {by_embedding:,} by embedding alone{removed_plain}",
+            f"removed     {len(stages):,}: {by_phash:,} by pHash, {by_embedding:,} by embedding alone",
             f"residual    {rate} [{residual.low:.4f}, {residual.high:.4f}] (Clopper-Pearson {CONFIDENCE:.0%}): "
             f"{len(residual.confirmed)} of {residual.num_inspected} inspected of {residual.num_pairs:,} kept pairs that look alike",
         )

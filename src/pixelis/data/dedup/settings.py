@@ -20,7 +20,7 @@ class DedupSettings:
         phash_recheck: True puts every positive, of either stage, to the local test; False removes pHash positives without (paper §11).
         tile_mean_min: the local test: least mean agreement of tiles (`overlap.local_overlap`).
         tile_worst_min: the local test: least agreement of the worst tile.
-        plain_tiles: frames with at most so many structured tiles of 64 are also flagged by colour, tile contrasts and tile means; 0: none.
+        phash_sure_max: stage 1 also flags by at most so many differing bits of those sure in both frames; None: it does not.
         audit_pairs: kept pairs that the audit inspects, at most.
         audit_bits: the audit draws from pairs within so many bits more than `phash_max`,
         audit_cosine: or so much less cosine than stage 2 asks for.
@@ -31,43 +31,43 @@ class DedupSettings:
     """
 
     phash_max: int = 6
+    phash_sure_max: int | None = None
     cosine_min: float = 0.95
     video_cosine_min: float = 0.93
     ssim_min: float = 0.90
     frame_share_min: float = 0.60
     phash_recheck: bool = False
     tile_mean_min: float = 0.80
-    tile_worst_min: float = 0.65
-    plain_tiles: int = 0
+    tile_worst_min: float = 0.77
     audit_pairs: int = 300
     audit_bits: int = 2
     audit_cosine: float = 0.03
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.plain_tiles and not self.phash_recheck:
-            raise ConfigError(f"dedup setting plain_tiles = {self.plain_tiles} flags loosely: it needs phash_recheck = True")
+        if self.phash_sure_max is not None and not self.phash_recheck:
+            raise ConfigError(f"dedup setting phash_sure_max = {self.phash_sure_max} flags loosely: it needs phash_recheck = True")
         for name, (low, high) in _RANGES.items():
-            if not low <= getattr(self, name) <= high:
+            if getattr(self, name) is not None and not low <= getattr(self, name) <= high:
                 raise ConfigError(f"dedup setting {name} = {getattr(self, name)}: give a value from {low} to {high}")
 
 
 _RANGES = {
     "phash_max": (0, 64),
+    "phash_sure_max": (0, 64),
     "cosine_min": (0.01, 1.0),
     "video_cosine_min": (0.01, 1.0),
     "ssim_min": (-1.0, 1.0),
     "frame_share_min": (0.01, 1.0),
     "tile_mean_min": (-1.0, 1.0),
     "tile_worst_min": (-1.0, 1.0),
-    "plain_tiles": (0, 64),
     "audit_pairs": (0, 1_000_000),
     "audit_bits": (0, 64),
     "audit_cosine": (0.0, 1.0),
     "seed": (0, 2**63),
 }
 
-WORLD = DedupSettings(phash_max=14, cosine_min=0.88, video_cosine_min=0.88, phash_recheck=True, plain_tiles=40)
+WORLD = DedupSettings(phash_max=14, phash_sure_max=6, cosine_min=0.88, video_cosine_min=0.88, phash_recheck=True)
 """For procedural worlds: a wide net, and the local test on everything in it.
 
 On a plain or regular ground small objects weigh nothing in a hash: its bits are signs of terms near zero. So other scenes come near by

@@ -38,9 +38,9 @@ class Final:
 Plan = Generator[Act, Response, Final]
 Part = Generator[Act, Response, Any]
 
-GRID = 5
+GRID = 10
 """Coordinates the teacher writes are multiples of this: finer is beyond coarse eyes."""
-MARGIN = 0.35
+MARGIN = 0.25
 """Room around a thing on each side, in its longer side."""
 IMAGE_VIEW_PX, FRAME_VIEW_PX = 320, 256
 """Longer side of the pupil's view of an image, and of a video's frame."""
