@@ -28,7 +28,18 @@ from pixelis.train.vocabulary import make_vocabulary
 
 PROMPTING = Prompting(guide="", has_schemas=False, max_pixels=128 * 96, max_frame_pixels=96 * 64, max_frames=2)
 SIZES = {"hidden": 48, "num_layers": 2, "num_heads": 3, "num_kv_heads": 3, "vision_hidden": 32, "vision_layers": 1, "num_deepstack": 1}
-SETTINGS = SftSettings(epochs=2, rounds=2, batch_tokens=2_500, dev_every=4, dev_traces=6, window=1, save_every_s=0.0, max_tokens=900)
+SETTINGS = SftSettings(
+    epochs=3,
+    rounds=2,
+    batch_tokens=500,
+    rate=4e-3,
+    matrix_rate=0.03,
+    dev_every=4,
+    dev_traces=22,
+    window=1,
+    save_every_s=0.0,
+    max_tokens=500,
+)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -103,7 +104,7 @@ class FeatureBank:
             with np.load(path) as data:
                 about = json.loads(data["about"].tobytes())
                 tokens, deep = torch.from_numpy(data["tokens"]), torch.from_numpy(data["deep"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise DataError(f"{path}: cannot be read ({error}); delete it, and it is made again") from None
         if about["tower"] != tower:
             return False

@@ -119,8 +119,8 @@ def run_sft(
     if not (out / "features.npz").exists() and bank.num_encoded:
         bank.save(out / "features.npz", tower=tower)
     class_room = ClassRoom(checkpoint, bank, settings)
-    lessons, num_long = class_room.fitting(lessons)
     dev, _ = class_room.fitting(dev)
+    lessons, num_long = class_room.fitting(lessons)  # last: it is their lengths that batches are made by
     learner = Learner(
         checkpoint.model, bank.features, lambda_aux=settings.lambda_aux, smoothing=settings.smoothing, rate=settings.rate,
         matrix_rate=settings.matrix_rate, use_muon=settings.use_muon, is_compiled=settings.is_compiled, seed=settings.seed,

@@ -258,7 +258,8 @@ class SightSettings:
 
     steps: int = 2000
     batch_patches: int = 9000
-    rate: float = 2e-3
+    rate: float = 3e-3
+    matrix_rate: float = 0.02
     seed: int = 0
     minutes: float = 60.0
     """The schedule ends at the step or at the minute that comes first; the rate falls with whichever is nearer."""
@@ -287,7 +288,7 @@ def train_sight(
     undo = fold_time(visual)
     heads = SightHeads(visual.config.out_hidden_size)
     visual.train().requires_grad_(True)
-    optimizer = make_optimizer([("visual", visual), ("heads", heads)], rate=settings.rate)
+    optimizer = make_optimizer([("visual", visual), ("heads", heads)], rate=settings.rate, matrix_rate=settings.matrix_rate)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
@@ -304,7 +305,9 @@ def train_sight(
             torch.nn.utils.clip_grad_norm_([*visual.parameters(), *heads.parameters()], 1.0)
             optimizer.step()
             if step % 50 == 0:
-                facts = {"step": step, "seconds": round(time.monotonic() - started), "loss": round(float(loss), 4)} | _rounded(parts)
+                facts = {"step": step, "seconds": round(time.monotonic() - started), "loss": round(float(loss.detach()), 4)} | _rounded(
+                    parts
+                )
                 if step % 200 == 0:
                     facts |= {f"dev_{k}": v for k, v in _rounded(evaluate(visual, heads, dev)).items()}
                 lines.write(json.dumps(facts) + "\n")

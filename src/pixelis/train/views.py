@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
+import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ def read_views(folder: str | Path, *, shards: Sequence[int] | None = None) -> li
         try:
             with np.load(path) as data:
                 pixels, sizes, rows, counts = (data[name] for name in ("pixels", "sizes", "things", "counts"))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise DataError(f"{path}: cannot be read ({error}); delete it and make the views again") from None
         starts, places = np.cumsum([0, *(sizes.prod(axis=1) * 3)]), np.cumsum([0, *counts])
         for k, (height, width) in enumerate(sizes):
