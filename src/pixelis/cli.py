@@ -183,6 +183,7 @@ data = typer.Typer(help="PixelWorld: make splits of procedural images and videos
 app.add_typer(data, name="data")
 data.command("cota", epilog="Example:  pixelis data cota recipes/nano/cota.toml --share 0.01 --out out/traces")(cli_train.cota)
 data.command("check", epilog="Example:  pixelis data check out/traces")(cli_train.check)
+data.command("dedup", epilog="Example:  pixelis data dedup out/test/media --world --blocklist copies.txt")(cli_train.dedup)
 app.add_typer(cli_train.train, name="train")
 app.add_typer(cli_eval.app, name="eval")
 app.command("score")(cli_eval.score)

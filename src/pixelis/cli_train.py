@@ -1,4 +1,4 @@
-"""`pixelis data cota`, `pixelis train ...`: from recipes to trace sets and checkpoints."""
+"""`pixelis data cota`, `check`, `dedup` and `pixelis train ...`: from recipes to trace sets and checkpoints."""
 
 from __future__ import annotations
 
@@ -49,6 +49,32 @@ def check(folder: Annotated[Path, typer.Argument(help="A trace set or run folder
     for problem in report.problems:
         print(problem)
     raise typer.Exit(0 if report.is_ok else 1)
+
+
+def dedup(
+    folder: Annotated[Path, typer.Argument(help="Images and videos, in the order of their names; a PixelWorld split's media/ too.")],
+    world: Annotated[bool, typer.Option("--world", help="Procedural scenes: every candidate is compared tile by tile.")] = False,
+    encoder: Annotated[bool, typer.Option("--encoder", help="Also compare by the frozen encoder (needs torch).")] = False,
+    blocklist: Annotated[Path | None, typer.Option(help="Write the names of the later copies there, one a line.")] = None,
+) -> None:
+    """Find near-duplicates of media; the earliest stays, later ones go to the blocklist."""
+    from pixelis.core.media import open_medium
+    from pixelis.data.dedup import WORLD, DedupSettings, MediaRecord, deduplicate, default_encoder, fingerprint, report_text
+
+    paths = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    if not paths:
+        raise ConfigError(f"{folder}: no folder with media in it")
+    encode, progress, prints = default_encoder() if encoder else None, _Progress("media"), []
+    for number, path in enumerate(paths):
+        with open_medium(path) as medium:
+            seconds = range(max(1, int(medium.duration_s))) if medium.kind == "video" else (0,)
+            frames = tuple(medium.frame(medium.frame_at(s) if medium.kind == "video" else 0) for s in seconds)
+            prints.append(fingerprint(MediaRecord(path.name, number, frames), encode))
+        progress(number + 1, len(paths))
+    report = deduplicate(prints, WORLD if world else DedupSettings())
+    print(report_text(report))
+    if blocklist is not None:
+        blocklist.write_text("".join(f"{name}\n" for name in report.blocklist), encoding="utf-8")
 
 
 @train.command()

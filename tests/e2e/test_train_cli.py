@@ -49,6 +49,21 @@ def test_traces_are_checked(traces, tmp_path):
     assert "trajectories.jsonl:2" in pixelis("data", "check", broken, ok=False).stdout
 
 
+def test_copies_among_media_are_found(tmp_path):
+    from PIL import Image
+
+    from pixelis.data.world.items import frames, make_item
+
+    media = tmp_path / "media"
+    media.mkdir()
+    for k in range(3):
+        Image.fromarray(next(frames(make_item("train", 40 + k, family="relation")))).save(media / f"{k}.png")
+    Image.open(media / "1.png").save(media / "later.jpg", quality=60)
+    done = pixelis("data", "dedup", media, "--world", "--blocklist", tmp_path / "copies.txt")
+    assert (tmp_path / "copies.txt").read_text() == "later.jpg\n", done.stdout
+    pixelis("data", "dedup", tmp_path / "nowhere", ok=False)
+
+
 def test_the_papers_recipe_on_a_tiny_model(traces, tmp_path):
     """The recipe as it stands, but for the checkpoint and the traces: LoRA, schemas in the prompt, several frames."""
     tiny = make_checkpoint(tmp_path / "tiny", vocab_size=700, hidden=64, num_layers=2, max_pixels=128 * 128)
