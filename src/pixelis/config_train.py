@@ -98,7 +98,6 @@ class PrimerTable(Table):
     rate: float = Field(default=2e-3, gt=0)
     matrix_rate: float = Field(default=0.02, gt=0)
     minutes: float = Field(default=60.0, gt=0)
-    is_compiled: bool = False
 
 
 class PrimerRecipe(Table):
@@ -137,7 +136,6 @@ class SftTable(Table):
     ema_decay: float = Field(default=0.6, ge=0, lt=1)
     window: int = Field(default=3, ge=1)
     save_every_s: float = Field(default=300.0, gt=0)
-    is_compiled: bool = False
 
 
 class SftRecipe(Table):

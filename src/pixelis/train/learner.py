@@ -55,7 +55,6 @@ class Learner:
         lambda_aux: weight of the auxiliary loss; 0 leaves the heads out.
         smoothing: of the labels.
         rate, matrix_rate, use_muon: of the optimiser; see `make_optimizer`.
-        is_compiled: compile the decoder layers, which needs a C++ compiler and pays from some hundred steps on.
     """
 
     def __init__(
@@ -69,7 +68,6 @@ class Learner:
         rate: float = 1e-3,
         matrix_rate: float = 0.01,
         use_muon: bool = True,
-        is_compiled: bool = False,
         seed: int = 0,
     ) -> None:
         self.model, self.base, self._features_of = model, base_of(model), features_of
@@ -84,9 +82,6 @@ class Learner:
         modules = [("model", model), *([("heads", self.heads)] if self.heads else [])]
         self.optimizer: Optimizer = make_optimizer(modules, rate=rate, matrix_rate=matrix_rate, use_muon=use_muon)
         self._learning = [p for _, module in modules for p in module.parameters() if p.requires_grad]
-        if is_compiled:
-            for layer in text.layers:
-                layer.compile(dynamic=True)
 
     @property
     def num_learning(self) -> int:

@@ -36,7 +36,6 @@ class PrimerSettings:
     seed: int = 0
     minutes: float = 60.0
     """The schedule ends at the step or at the minute that comes first."""
-    is_compiled: bool = False
 
 
 def run_primer(
@@ -59,7 +58,7 @@ def run_primer(
     refs = _encode(bank, loaded.base, [*views, *dev], out / "features.npz")
     learner = Learner(
         loaded.model, bank.features, lambda_aux=0.0, smoothing=0.0, rate=settings.rate, matrix_rate=settings.matrix_rate,
-        is_compiled=settings.is_compiled, seed=settings.seed,
+        seed=settings.seed,
     )  # fmt: skip
     dev_dose = _dose([primer_example(dev, refs[len(views) :], k, chat, DEV_SEED) for k in range(64)])
     started, recent = time.monotonic(), []

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +26,8 @@ from pixelis.rollout.pack import Example, early_action_dropout, feedback_dropout
 from pixelis.train import curriculum
 from pixelis.train.auxiliary import AuxTarget, aux_targets
 from pixelis.train.bank import FeatureBank, tower_name
-from pixelis.train.learner import Dose, Learner, StepFacts
+from pixelis.train.journal import Journal
+from pixelis.train.learner import Dose, Learner
 from pixelis.train.normalisers import tool_scalers, write_normalisers
 from pixelis.train.optim import set_rate
 from pixelis.train.traces import Lesson, read_lessons
@@ -68,7 +68,6 @@ class SftSettings:
     ema_decay: float = 0.6
     window: int = 3
     save_every_s: float = 300.0
-    is_compiled: bool = False
     seed: int = 0
 
 
@@ -123,7 +122,7 @@ def run_sft(
     lessons, num_long = class_room.fitting(lessons)  # last: it is their lengths that batches are made by
     learner = Learner(
         checkpoint.model, bank.features, lambda_aux=settings.lambda_aux, smoothing=settings.smoothing, rate=settings.rate,
-        matrix_rate=settings.matrix_rate, use_muon=settings.use_muon, is_compiled=settings.is_compiled, seed=settings.seed,
+        matrix_rate=settings.matrix_rate, use_muon=settings.use_muon, seed=settings.seed,
     )  # fmt: skip
     progress, hardness = _resume(out, learner, len(lessons))
     log({"traces": len(lessons), "dev": len(dev), "left_out_as_too_long": num_long, "learning_parameters": learner.num_learning}
@@ -309,7 +308,7 @@ def _bank(checkpoint: Checkpoint) -> FeatureBank:
 
 def _claim(out: Path, settings: SftSettings, traces: Sequence, dev_traces: Sequence, checkpoint: Checkpoint) -> None:
     about = {
-        "settings": {k: v for k, v in settings.__dict__.items() if k not in ("save_every_s", "is_compiled")},
+        "settings": {k: v for k, v in settings.__dict__.items() if k != "save_every_s"},
         "traces": [str(t) for t in traces],
         "dev_traces": [str(t) for t in dev_traces],
         "checkpoint": checkpoint.version,
@@ -349,57 +348,3 @@ def _resume(out: Path, learner: Learner, num_lessons: int) -> tuple[Progress, np
                 raise DataError(f"{folder}: was saved over {len(hardness)} traces, now there are {num_lessons}; choose a new folder")
             return replace(Progress(), **found["progress"]), hardness
     return Progress(), np.zeros(num_lessons)
-
-
-class Journal:
-    """`metrics.jsonl`, one line an update; lines behind the resumed step are dropped. TensorBoard beside it where it is installed."""
-
-    def __init__(self, path: Path, step: int, log: Callable[[dict], None]) -> None:
-        kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step] if path.exists() and step else []
-        self._file = path.open("w", encoding="utf-8")
-        self._file.writelines(f"{line}\n" for line in kept)
-        self._log, self._started, self._tokens, self._first = log, time.monotonic(), 0, step
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board: Any = SummaryWriter(str(path.parent / "tensorboard"))
-        except ImportError:
-            self._board = None
-
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
-
-    def step(self, progress: Progress, facts: StepFacts, num_updates: int, skipped: list[str]) -> None:
-        self._tokens += facts.num_tokens
-        seconds = time.monotonic() - self._started
-        rate = (progress.step - self._first) / seconds
-        row = {
-            "step": progress.step, "epoch": progress.epoch, "phase": progress.phase, "loss": facts.loss, "token_loss": facts.token_loss,
-            "aux_loss": facts.aux_loss, "grad_norm": facts.grad_norm, "tokens": facts.num_tokens, "learnt": facts.num_learnt,
-        }  # fmt: skip
-        self._write(row | ({"skipped": skipped} if facts.is_skipped else {}))
-        if progress.step % 20 == 0 or facts.is_skipped:
-            left = max(0.0, (num_updates - progress.step) / rate)
-            self._log(_rounded(row) | {"of": num_updates, "tokens_s": round(self._tokens / seconds), "minutes_left": round(left / 60, 1)})
-
-    def dev(self, progress: Progress, losses: dict[str, float]) -> None:
-        row = {"step": progress.step, "epoch": progress.epoch, "phase": progress.phase, "dev": losses}
-        self._write(row)
-        self._log({"step": progress.step, "dev": _rounded(losses)})
-
-    def _write(self, row: dict) -> None:
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
-        if self._board is not None:
-            for key, value in (row | {f"dev/{k}": v for k, v in row.get("dev", {}).items()}).items():
-                if isinstance(value, (int, float)) and key not in ("step", "epoch"):
-                    self._board.add_scalar(key, value, row["step"])
-
-
-def _rounded(row: dict) -> dict:
-    return {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
