@@ -53,7 +53,7 @@ def _endpoint(settings: PolicySettings) -> Policy:
         settings.model,
         base_url=settings.url or None,
         native_tools=settings.native_tools,
-        temperature=settings.temperature,
+        temperature=_temperature(settings),
         max_tokens=settings.max_tokens,
         timeout_s=settings.timeout_s,
     )
@@ -64,10 +64,31 @@ def _vlm(settings: PolicySettings) -> Policy:
 
     if not settings.model:
         raise ConfigError("the vlm policy needs a checkpoint: --model FOLDER or a hub name")
-    return VlmPolicy(settings.model, adapter=settings.adapter or None, temperature=settings.temperature, max_new_tokens=settings.max_tokens)
+    return VlmPolicy(
+        settings.model, adapter=settings.adapter or None, temperature=_temperature(settings), max_new_tokens=settings.max_tokens
+    )
 
 
-POLICIES: dict[str, Callable[[PolicySettings], Policy]] = {"planner": _planner, "endpoint": _endpoint, "vlm": _vlm}
+WEIGHTS = Path(__file__).parent / "weights"
+"""Checkpoints that are shipped, each a folder named after its policy."""
+
+
+def _shipped(settings: PolicySettings) -> Policy:
+    from pixelis.policy.vlm import VlmPolicy
+
+    return VlmPolicy(WEIGHTS / settings.name, temperature=settings.temperature or 0.0, max_new_tokens=settings.max_tokens)
+
+
+def _temperature(settings: PolicySettings) -> float:
+    return 0.7 if settings.temperature is None else settings.temperature
+
+
+POLICIES: dict[str, Callable[[PolicySettings], Policy]] = {
+    "planner": _planner,
+    "nano-sft": _shipped,
+    "endpoint": _endpoint,
+    "vlm": _vlm,
+}
 
 
 def make_policy(settings: PolicySettings) -> Policy:

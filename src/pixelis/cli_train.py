@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,17 +26,25 @@ def cota(
 ) -> None:
     """Collect CoTA traces: a teacher answers PixelWorld items with the real tools. A killed collection goes on where it stopped."""
     from pixelis.data.stats import table, trace_stats
-    from pixelis.rollout.collect import Plan, Share, collect, trace_facts
+    from pixelis.agent import make_policy
+    from pixelis.rollout.collect import Plan, Share, collect, programmatic_teacher, trace_facts
 
     wanted = load_recipe_as(CotaRecipe, recipe)
     if not 0 < share <= 1:
         raise ConfigError(f"--share must be in (0, 1]; got {share}")
     shares = {f: Share(max(1, round(s.media * share)), s.questions) for f, s in wanted.cota.shares.items()}
-    plan = Plan(split or wanted.cota.split, wanted.seed, shares, wanted.cota.shard_media)
+    policy = wanted.cota.teacher
+    name = f"{policy.name} {policy.model}" if policy else "teacher"
+    plan = Plan(split or wanted.cota.split, wanted.seed, shares, wanted.cota.shard_media, name)
     folder = out or Path(wanted.cota.out)
     progress = _Progress("shards")
     collect(
-        folder, plan, settings=wanted.tools, num_workers=workers, progress=lambda done, of, traces: progress(done, of, f"{traces} traces")
+        folder,
+        plan,
+        settings=wanted.tools,
+        make_teacher=partial(make_policy, policy) if policy else programmatic_teacher,
+        num_workers=workers,
+        progress=lambda done, of, traces: progress(done, of, f"{traces} traces"),
     )
     print(table(trace_stats(trace_facts(folder))))
 

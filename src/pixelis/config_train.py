@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pixelis.config import load_recipe_as
+from pixelis.config import PolicySettings, load_recipe_as
 from pixelis.policy.prompt import GUIDE, Prompting
 from pixelis.tools.settings import ToolSettings
 
@@ -27,6 +27,8 @@ class CotaTable(Table):
     out: str
     shard_media: int = Field(default=60, ge=1)
     shares: dict[str, ShareTable]
+    teacher: PolicySettings | None = None
+    """A policy that answers instead of the programmatic teacher, such as an endpoint; it is not told the truth."""
 
 
 class CotaRecipe(Table):
@@ -97,6 +99,7 @@ class PrimerTable(Table):
     batch: int = Field(default=32, ge=1)
     rate: float = Field(default=2e-3, gt=0)
     matrix_rate: float = Field(default=0.02, gt=0)
+    mixed: bool = False
     minutes: float = Field(default=60.0, gt=0)
 
 
@@ -126,6 +129,7 @@ class SftTable(Table):
     rate: float = Field(default=1e-3, gt=0)
     matrix_rate: float = Field(default=0.01, gt=0)
     use_muon: bool = True
+    mixed: bool = False
     w_act: float = Field(default=2.0, ge=0)
     smoothing: float = Field(default=0.05, ge=0, lt=1)
     feedback_dropout: float = Field(default=0.10, ge=0, le=1)

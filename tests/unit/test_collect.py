@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 
+from pixelis.agent import make_policy
+from pixelis.config import PolicySettings
 from pixelis.core.errors import DataError
 from pixelis.core.store import open_run
 from pixelis.data.cota.load import check_traces, read_traces
@@ -89,3 +92,13 @@ def test_planned_errors_are_facts(folder):
             facts = json.loads(line)
             assert facts["id"] == trajectory.id and len(facts["valid"]) == len(trajectory.steps)
             assert all(k < len(trajectory.steps) for k in facts["planned_errors"])
+
+
+def test_another_policy_may_teach(tmp_path):
+    plan = Plan("train", 3, {"read_sign": Share(2)}, shard_media=4, teacher="planner ")
+    make_teacher = partial(make_policy, PolicySettings(name="planner"))
+    found = collect(tmp_path / "traces", plan, make_teacher=make_teacher, num_workers=1)
+    traces = list(read_traces(found, only_accepted=False))
+    assert len(traces) == 2 and {trace.trajectory.policy.name for trace in traces} == {"planner"}
+    with pytest.raises(DataError, match="teacher"):
+        collect(found, Plan("train", 3, {"read_sign": Share(2)}, shard_media=4), num_workers=1)

@@ -11,11 +11,12 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from pixelis.core.errors import DataError
 from pixelis.core.grammar import parse_turn
 from pixelis.data.world.glances import Sight
 from pixelis.policy.buffer import ChatFormat, ImageRef
 from pixelis.rollout.pack import TEXT, weights
-from pixelis.train.primer import about_view, pack_dialogue, primer_example, without_picture
+from pixelis.train.primer import STAGES, Lessons, about_view, pack_dialogue, without_picture
 from pixelis.train.views import View, grid_of, pointing_box
 from pixelis.train.vocabulary import make_vocabulary
 
@@ -108,6 +109,16 @@ def test_a_dialogue_reads_as_the_template_writes_it():
 
 def test_examples_follow_from_number_and_seed():
     refs = [ImageRef("v", grid_of(VIEW.pixels_HWC))]
-    one, two = (primer_example([VIEW], refs, 7, CHAT, 3) for _ in range(2))
+    one, two = (Lessons([VIEW], refs, CHAT, 3).example(7) for _ in range(2))
     assert np.array_equal(one.ids_T, two.ids_T)
-    assert any(not np.array_equal(one.ids_T, primer_example([VIEW], refs, k, CHAT, 3).ids_T) for k in range(8, 12))
+    assert any(not np.array_equal(one.ids_T, Lessons([VIEW], refs, CHAT, 3).example(k).ids_T) for k in range(8, 12))
+
+
+def test_the_first_lessons_are_about_views_with_little_in_them():
+    crowd = View(VIEW.pixels_HWC, tuple(Sight((k / 20, 0.1, k / 20 + 0.04, 0.2), k % 12, k % 9) for k in range(12)))
+    refs = [ImageRef(name, grid_of(VIEW.pixels_HWC)) for name in ("little", "much")]
+    lessons = Lessons([VIEW, crowd], refs, CHAT, 3)
+    for share, wanted in ((0.0, {"little"}), (STAGES[0][0], {"little"}), (1.0, {"little", "much"})):
+        assert {placed.image.sha256 for k in range(40) for placed in lessons.example(k, share=share).images} == wanted
+    with pytest.raises(DataError, match="at most 2"):
+        Lessons([crowd], refs[1:], CHAT, 3)

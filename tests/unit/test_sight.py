@@ -22,7 +22,6 @@ from pixelis.train.sight import (
     patch_place,
     sight_loss,
     sight_scores,
-    signs_of,
     start_placed,
     targets_of,
     tokens_of,
@@ -108,10 +107,6 @@ def test_targets_by_hand():
     assert int(found.is_centre_P.sum()) == 1 and len(found.is_centre_P) == 24
 
 
-def test_places_of_a_coordinate():
-    assert [signs_of(v) for v in (0, 5, 65, 340, 1000)] == [(10, 10, 0), (10, 10, 5), (10, 6, 5), (3, 4, 0), (11, 0, 0)]
-
-
 def test_slots_by_hand():
     # 64 x 96 pixels are 2 x 3 tokens. Three things in the upper left one, one in the lower right one.
     inside = [Sight((x, 0.1, x + 0.02, 0.12), k, k) for k, x in enumerate((0.05, 0.15, 0.25))]
@@ -120,7 +115,7 @@ def test_slots_by_hand():
     assert found.slot_M.tolist() == [0, 1, 10] and found.slot_colour_M.tolist() == [0, 1, 7]
     # The last one: 9.6 x 6.4 px at (86.4, 57.6); a margin of 2.4 px gives 875 to 1000 across and 862.5 to 1000 down.
     assert pointing_box(view.things[-1], view) == [870, 860, 1000, 1000]
-    assert found.digits_MD[2].tolist() == [8, 7, 0, 8, 6, 0, 11, 0, 0, 11, 0, 0]
+    assert found.places_M4[2].tolist() == [87, 86, 100, 100]
 
 
 def test_scores_by_hand():
@@ -132,13 +127,12 @@ def test_scores_by_hand():
     colour, kind = torch.zeros(8, len(COLOUR_NAMES)), torch.zeros(8, len(KIND_NAMES))
     colour[truth.at_N, truth.colour_N] = 1.0  # both colours right
     kind[truth.at_N[0], truth.kind_N[0]] = 1.0  # one kind right
-    digits = torch.zeros(4, 12, 12)
-    for slot, places in zip(truth.slot_M, truth.digits_MD, strict=True):
-        digits[slot, torch.arange(12), places] = 1.0
-    hundreds = truth.digits_MD[1, 0]
-    digits[truth.slot_M[1], 0] = 0.0
-    digits[truth.slot_M[1], 0, hundreds - 1] = 1.0  # one box is 100 too far left: off by 100 in one of eight coordinates
-    out = Outputs(centre, colour, kind, torch.zeros(8, 6), torch.zeros(4), torch.zeros(4, 12), torch.zeros(4, 12), digits)
+    codes = torch.eye(101)
+    corners = torch.zeros(4, 4, 101)
+    for slot, places in zip(truth.slot_M, truth.places_M4, strict=True):
+        corners[slot] = codes[places]
+    corners[truth.slot_M[1], 0] = codes[truth.places_M4[1, 0] - 10]  # one box is 100 too far left: off by 100 in one of eight coordinates
+    out = Outputs(centre, colour, kind, torch.zeros(8, 6), torch.zeros(4), torch.zeros(4, 12), torch.zeros(4, 12), corners, codes)
     scores = sight_scores(out, truth)
     assert scores == {
         "recall": 0.5,
@@ -146,9 +140,7 @@ def test_scores_by_hand():
         "colour": 1.0,
         "kind": 0.5,
         "both": 0.5,
-        "digits": 0.5,
-        "hundreds": 0.875,
-        "tens": 1.0,
+        "near": 0.875,
         "off": 12.5,
     }
 

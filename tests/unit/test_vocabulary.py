@@ -1,4 +1,4 @@
-"""The small model's tokeniser: anything can be written, digits stand alone, words of signs are spelt, transformers loads it alone."""
+"""The small model's tokeniser: anything can be written, digits stand alone but in coordinates, words of signs are spelt, transformers loads it alone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 pytest.importorskip("transformers")
 
 from pixelis.data.world.words import WORDS
+from pixelis.train.newborn import place_codes
 from pixelis.train.vocabulary import frequent_words, make_vocabulary, world_words
 
 TOKENIZER = make_vocabulary()
@@ -22,8 +23,21 @@ def test_a_call_by_hand():
     text = '<tool_call>\n{"name": "PROP", "arguments": {"what": "shape", "bbox_2d": [710, 60, 765, 150]}}\n</tool_call>'
     assert pieces(text) == [
         "<tool_call>", '\n{"name": "', "PROP", '", "arguments": {"', "what", '": "', "shape", '", "bbox_2d": [',
-        "7", "1", "0", ", ", "6", "0", ", ", "7", "6", "5", ", ", "1", "5", "0", "]}}\n", "</tool_call>",
+        "710", ", ", "60", ", ", "765", ", ", "150", "]}}\n", "</tool_call>",
     ]  # fmt: skip
+
+
+def test_only_whole_numbers_in_brackets_are_one_token():
+    assert pieces("[0, 7, 65, 1000]") == ["[", "0", ", ", "7", ", ", "65", ", ", "1000", "]"]
+    assert pieces("[1280, 720]") == ["[", *"1280", ", ", "720", "]"]
+    assert pieces("12 and 340, 560 or 0.25, 065]") == ["1", "2", " and", " ", *"340", ", ", *"560", " or", " ", *"0.25", ", ", *"065", "]"]
+
+
+def test_place_codes_are_near_where_places_are():
+    codes = place_codes(64)
+    near, far = (codes[500] - codes[510]).norm(), (codes[500] - codes[700]).norm()
+    assert codes.shape == (1001, 64) and near < 0.5 * far
+    assert abs(float(codes.norm(dim=1).mean()) - 1) < 1e-5
 
 
 def test_words_of_signs_are_spelt():

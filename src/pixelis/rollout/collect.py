@@ -59,12 +59,14 @@ class Plan:
         seed: of the world's items and of the teacher.
         shares: per family.
         shard_media: media of one shard.
+        teacher: who answers, as the folder remembers it: traces of two teachers do not mix.
     """
 
     split: str
     seed: int
     shares: Mapping[str, Share]
     shard_media: int = 60
+    teacher: str = "teacher"
 
     def media(self) -> list[tuple[str, int, int]]:
         """(family, index, questions), all families evenly mixed, so that any first part holds the same mixture."""
@@ -297,6 +299,7 @@ def _claim(folder: Path, plan: Plan, settings: ToolSettings) -> None:
         "split": plan.split,
         "seed": plan.seed,
         "shard_media": plan.shard_media,
+        "teacher": plan.teacher,
         "shares": {family: asdict(share) for family, share in plan.shares.items()},
         "tools": settings.model_dump(mode="json"),
     }

@@ -55,6 +55,7 @@ class Learner:
         lambda_aux: weight of the auxiliary loss; 0 leaves the heads out.
         smoothing: of the labels.
         rate, matrix_rate, use_muon: of the optimiser; see `make_optimizer`.
+        mixed: matrix products of a step in bfloat16, everything else as the weights are. Measuring is never mixed.
     """
 
     def __init__(
@@ -68,10 +69,11 @@ class Learner:
         rate: float = 1e-3,
         matrix_rate: float = 0.01,
         use_muon: bool = True,
+        mixed: bool = False,
         seed: int = 0,
     ) -> None:
         self.model, self.base, self._features_of = model, base_of(model), features_of
-        self._lambda, self._smoothing, self._clip = lambda_aux, smoothing, clip
+        self._lambda, self._smoothing, self._clip, self._is_mixed = lambda_aux, smoothing, clip, mixed
         self.base.model.visual.requires_grad_(False)
         self.base.model.visual.eval()
         text = self.base.model.language_model
@@ -101,7 +103,8 @@ class Learner:
         num_tokens = num_learnt = 0
         for dose in doses:
             batch = collate(dose.examples, dose.weights)
-            hidden = hidden_states(self.base, batch, self._features_of)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._is_mixed):
+                hidden = hidden_states(self.base, batch, self._features_of)
             each, weight_N, rows = self._token_ce(batch, hidden)
             loss = (each * weight_N).sum() / total
             token_sum += float((each.detach() * weight_N).sum())

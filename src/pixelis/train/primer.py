@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from pixelis.core.errors import DataError
 from pixelis.core.grammar import render_call
 from pixelis.core.ops import Call
 from pixelis.data.world.glances import COLOUR_NAMES, Sight
@@ -52,7 +55,7 @@ def pack_dialogue(dialogue: Dialogue, chat: ChatFormat, image: ImageRef | None =
 # ---------------------------------------------------------------- about a view
 
 
-def about_view(view: View, rng: np.random.Generator, *, num_questions: int = 5) -> Dialogue:
+def about_view(view: View, rng: np.random.Generator, *, num_questions: int = 8) -> Dialogue:
     """Questions about what lies where, each kind as often as chance has it."""
     if not view.things:
         return [("How many things are there?", "0")]
@@ -127,7 +130,7 @@ def _largest(view: View, rng: np.random.Generator) -> tuple[str, str]:
 # ---------------------------------------------------------------- without a picture
 
 
-def without_picture(rng: np.random.Generator, *, num_questions: int = 5) -> Dialogue:
+def without_picture(rng: np.random.Generator, *, num_questions: int = 8) -> Dialogue:
     asks: tuple[Callable[[np.random.Generator], tuple[str, str]], ...] = (
         _sum,
         _sum,
@@ -224,12 +227,39 @@ def _nearest(rng: np.random.Generator) -> tuple[str, str]:
     return f"At {said}.{listed}\nAnswer with the letter.", f"At {said}. So {'ABCD'[k]}.\n<answer>{'ABCD'[k]}</answer>"
 
 
-def primer_example(
-    views: Sequence[View], refs: Sequence[ImageRef], number: int, chat: ChatFormat, seed: int, *, text_share: float = 0.2
-) -> Example:
-    """Example `number` of an endless series."""
-    rng = np.random.default_rng([seed, number])
-    if rng.random() < text_share:
-        return pack_dialogue(without_picture(rng), chat)
-    k = int(rng.integers(len(views)))
-    return pack_dialogue(about_view(views[k], rng), chat, refs[k])
+STAGES = ((0.12, 2, 0.0), (0.25, 4, 0.0), (0.4, 7, 0.2), (1.0, 1000, 0.2))
+"""(until which share of the run, things a view has at most, share of dialogues without a picture): where one thing is all there is to see,
+a place is learnt from hundreds of dialogues; among many, finding the thing hides it for thousands."""
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """An endless series of dialogues over some views.
+
+    Args:
+        refs: how the model knows each view.
+    """
+
+    views: Sequence[View]
+    refs: Sequence[ImageRef]
+    chat: ChatFormat
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Raises: DataError: a stage finds no view that is simple enough."""
+        if not all(self._simple.values()):
+            raise DataError(f"of {len(self.views)} views none has at most {STAGES[0][1]} things: make more views")
+
+    @cached_property
+    def _simple(self) -> dict[int, list[int]]:
+        return {most: [k for k, view in enumerate(self.views) if len(view.things) <= most] for _, most, _ in STAGES}
+
+    def example(self, number: int, *, share: float = 1.0) -> Example:
+        """Example `number`, as it is at a share of the run."""
+        _, most, text_share = next(stage for stage in STAGES if share <= stage[0])
+        rng = np.random.default_rng([self.seed, number])
+        if rng.random() < text_share:
+            return pack_dialogue(without_picture(rng), self.chat)
+        simple = self._simple[most]
+        k = simple[int(rng.integers(len(simple)))]
+        return pack_dialogue(about_view(self.views[k], rng), self.chat, self.refs[k])

@@ -43,6 +43,7 @@ class SftSettings:
         batch_tokens: padded tokens of one forward pass.
         accumulate: passes per update.
         max_tokens: longer traces are left out, and counted.
+        mixed: matrix products in bfloat16; see `Learner`.
         w_act: weight of the tokens of a call.
         feedback_dropout, early_dropout: see `rollout.pack`.
         dev_every: updates between evaluations.
@@ -58,6 +59,7 @@ class SftSettings:
     rate: float = 1e-3
     matrix_rate: float = 0.01
     use_muon: bool = True
+    mixed: bool = False
     w_act: float = 2.0
     smoothing: float = 0.05
     feedback_dropout: float = 0.10
@@ -122,7 +124,7 @@ def run_sft(
     lessons, num_long = class_room.fitting(lessons)  # last: it is their lengths that batches are made by
     learner = Learner(
         checkpoint.model, bank.features, lambda_aux=settings.lambda_aux, smoothing=settings.smoothing, rate=settings.rate,
-        matrix_rate=settings.matrix_rate, use_muon=settings.use_muon, seed=settings.seed,
+        matrix_rate=settings.matrix_rate, use_muon=settings.use_muon, mixed=settings.mixed, seed=settings.seed,
     )  # fmt: skip
     progress, hardness = _resume(out, learner, len(lessons))
     log({"traces": len(lessons), "dev": len(dev), "left_out_as_too_long": num_long, "learning_parameters": learner.num_learning}

@@ -1,4 +1,7 @@
-"""A small model's own tokeniser: whole words and phrases of the wire format as tokens, digits one by one, all else byte by byte.
+"""A small model's own tokeniser: words, phrases of the wire format and coordinates as single tokens, all else byte by byte.
+
+A coordinate inside brackets is one token, so that a place is one choice among neighbours: written digit by digit, the second digit is a
+saw-tooth of the place, and small models do not find it (docs/decisions/0008). Numbers elsewhere are counted with, and stay digits.
 
 A learnt merge would cut a word it has never seen into pieces it has never seen together, and a small model could not copy it from a sign
 in capitals into an answer in lower case. So there are no merges: what is not in the vocabulary is spelt. Any text can be written
@@ -31,6 +34,10 @@ PHRASES = (
     "user\n", "assistant\n", "system\n", '{"', '"}', "px/s", "px2", "frame widths/s", "frame widths", "of frame",
 )  # fmt: skip
 """Stretches of JSON and of the chat that stand as one token, digits left out."""
+
+MAX_COORDINATE = 1000
+COORDINATE = r"(?<=\[|\d, )(?:1000|[1-9]\d{0,2}|0)(?=, \d|\])"
+"""A whole number from 0 to 1000 in a bracketed list of numbers."""
 
 _KEYS = (
     "bbox_2d",
@@ -67,9 +74,9 @@ def make_vocabulary(words: Sequence[str] | None = None) -> Any:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     phrases = sorted(dict.fromkeys((*PHRASES, *(f"{word}" for word in (*_KEYS, *OPS)))), key=lambda p: (-len(p), p))
     words = world_words() if words is None else list(words)
-    entries = dict.fromkeys([*alphabet, *(_as_bytes(t) for t in (*phrases, *words))])
+    entries = dict.fromkeys([*alphabet, *(_as_bytes(t) for t in (*phrases, *words)), *map(str, range(MAX_COORDINATE + 1))])
     learner = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(entries)}, merges=[], ignore_merges=True))
-    pieces = "|".join([*map(re.escape, phrases), r" ?\p{L}+", r"\p{N}", r"\s", r"[^\s\p{L}\p{N}]"])
+    pieces = "|".join([*map(re.escape, phrases), COORDINATE, r" ?\p{L}+", r"\p{N}", r"\s", r"[^\s\p{L}\p{N}]"])
     learner.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(pieces), behavior="isolated"),

@@ -14,6 +14,7 @@ from pixelis.data.world.words import draw_words, numbers_of
 
 _INK: Rgb = (20, 20, 24)
 _PAPER: Rgb = (246, 246, 242)
+_RULE: Rgb = (206, 206, 202)
 
 
 def table(studio: Studio) -> Draft:
@@ -157,6 +158,8 @@ def _draw_chart(studio: Studio, labels: list[str], values: list[int], cap: int, 
         width, height = reach + 2 * widest + 44, step * len(values) + 20
     x, y = studio.placer.place(width, height)
     border = (Layer(plate_cover(width, height, 0, 1), _INK),) if manner == "framed" else ()
+    if manner == "ruled":  # faint lines at quarters of the longest bar; such charts lie
+        border = tuple(Layer(plate_cover(1, height - 12), _RULE, widest + 16 + q * reach // 4, 6) for q in range(1, 5))
     axis = (
         Layer(plate_cover(width - 16, 1), _INK, 8, 14 + cap + reach + 6)
         if kind == "upright"

@@ -18,7 +18,7 @@ from pixelis.data.world.items import FAMILIES, make_item, render
 from pixelis.data.world.shifts import Shift
 from pixelis.data.world.words import check_split
 
-VERSION = 1
+VERSION = 2
 """Of the world: another version draws other pixels or asks other questions from the same seed."""
 
 

@@ -78,7 +78,13 @@ BACKGROUNDS = {
 PLATES = {"train": ("flat", "rounded", "framed"), "dev": ("pill",), "dev-cal": ("double",), "test": ("banner", "inset")}
 
 TABLES = {"train": ("lines", "zebra", "plain"), "dev": ("header",), "dev-cal": ("rules",), "test": ("boxed", "night")}
-CHARTS = {"train": ("upright", "upright-mono"), "dev": ("lying-mono",), "dev-cal": ("upright-framed",), "test": ("lying", "lying-framed")}
+CHARTS = {
+    "train": ("upright", "upright-mono", "lying-ruled"),
+    "dev": ("lying-mono",),
+    "dev-cal": ("upright-framed",),
+    "test": ("lying", "lying-framed"),
+}
+"""How bars stand, and how they are dressed. A split's manner is its own; that bars can lie at all, every learner may know."""
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,8 @@ GRID = 10
 """Coordinates the teacher writes are multiples of this: finer is beyond coarse eyes."""
 MARGIN = 0.25
 """Room around a thing on each side, in its longer side."""
-IMAGE_VIEW_PX, FRAME_VIEW_PX = 320, 256
-"""Longer side of the pupil's view of an image, and of a video's frame."""
+VIEW_PX = 320
+"""Longer side of the pupil's view."""
 BLUR_PX, CLEAR_PX = 6.0, 14.0
 """Sizes on the view between which a shape goes from unseen to seen."""
 
@@ -123,8 +123,7 @@ class Hand:
 
     def is_clear(self, seen: Seen) -> bool:
         """Whether the pupil can make the shape out; by chance in between."""
-        view = IMAGE_VIEW_PX if self.item.kind == "image" else FRAME_VIEW_PX
-        size = max(seen.box.width, seen.box.height) * view / max(self.item.width, self.item.height)
+        size = max(seen.box.width, seen.box.height) * VIEW_PX / max(self.item.width, self.item.height)
         return self.rng.uniform(BLUR_PX, CLEAR_PX) < size
 
     def candidates(self, colour: str, shape: str, frame: int) -> list[Seen]:
