@@ -25,8 +25,8 @@ def cota(
     workers: Annotated[int, typer.Option(help="Worker processes.")] = 2,
 ) -> None:
     """Collect CoTA traces: a teacher answers PixelWorld items with the real tools. A killed collection goes on where it stopped."""
-    from pixelis.data.stats import table, trace_stats
     from pixelis.agent import make_policy
+    from pixelis.data.stats import table, trace_stats
     from pixelis.rollout.collect import Plan, Share, collect, programmatic_teacher, trace_facts
 
     wanted = load_recipe_as(CotaRecipe, recipe)

@@ -1,4 +1,4 @@
-"""The small model's tokeniser: anything can be written, digits stand alone but in coordinates, words of signs are spelt, transformers loads it alone."""
+"""The small model's tokeniser: anything can be written, digits stand alone but in coordinates, and transformers loads it alone."""
 
 from __future__ import annotations
 

@@ -258,8 +258,9 @@ def settle(visual: Any, heads: SightHeads, views: Sequence[View]) -> None:
     width, size = tokens_ND.shape[1], sum(_SLOT_WIDTHS)
     slots, corners = heads.slots.weight.view(NUM_SLOTS, size, width), heads.corners.weight.view(NUM_SLOTS, NUM_CORNERS, width, width)
     basis = torch.linalg.svd(heads.codes_LD, full_matrices=False).Vh[: 2 * len(FREQUENCIES)]
-    rows = torch.cat([slots[0], *(basis @ corners[0, c] for c in range(NUM_CORNERS)), slots[1, : 1 + len(COLOUR_NAMES)]]) * heads.norm.weight
-    rows = (rows - rows.mean(1, keepdim=True))[:width]
+    read = [slots[0], *(basis @ corners[0, c] for c in range(NUM_CORNERS)), slots[1, : 1 + len(COLOUR_NAMES)]]
+    rows = (torch.cat(read) * heads.norm.weight)[:width]
+    rows = rows - rows.mean(1, keepdim=True)
     # What the heads do not read is kept too, at half the size: the largest directions of the rest.
     spread_DD = torch.cov(tokens_ND.T)
     known = torch.linalg.qr(rows.T).Q
