@@ -131,6 +131,7 @@ def sft(
     workers: Annotated[int, typer.Option(help="Processes that make the media again.")] = 2,
 ) -> None:
     """Phase 1: imitate tool traces."""
+    from pixelis.train.rehearsal import RehearsalSettings
     from pixelis.train.sft import SftSettings, run_sft
     from pixelis.train.start import load_learner
 
@@ -139,8 +140,17 @@ def sft(
         checkpoint or wanted.checkpoint, wanted.lora, prompting=wanted.prompting.build() if wanted.prompting else None, dtype=wanted.dtype
     )
     settings = SftSettings(**wanted.sft.model_dump(), seed=wanted.seed)
-    progress = _Progress("media")
-    run_sft(started, wanted.traces, wanted.dev_traces, out or wanted.out, settings, num_workers=workers, log=_log, on_media=progress)
+    run_sft(
+        started,
+        wanted.traces,
+        wanted.dev_traces,
+        out or wanted.out,
+        settings,
+        num_workers=workers,
+        log=_log,
+        on_media=_Progress("media"),
+        rehearsal=RehearsalSettings(**wanted.rehearsal.model_dump()) if wanted.rehearsal else None,
+    )
 
 
 def _log(facts: dict[str, Any]) -> None:

@@ -142,6 +142,14 @@ class SftTable(Table):
     save_every_s: float = Field(default=300.0, gt=0)
 
 
+class RehearsalTable(Table):
+    """See `pixelis.train.rehearsal.RehearsalSettings`."""
+
+    views: str
+    num_dev: int = Field(default=400, ge=0)
+    dialogues: int = Field(default=4, ge=1)
+
+
 class SftRecipe(Table):
     seed: int = 0
     checkpoint: str
@@ -155,3 +163,4 @@ class SftRecipe(Table):
     """None trains the whole language model."""
     dtype: str = "auto"
     sft: SftTable = SftTable()
+    rehearsal: RehearsalTable | None = None

@@ -14,6 +14,7 @@ pytest.importorskip("peft")
 
 from pixelis.config_train import LoraTable
 from pixelis.core.errors import ConfigError, DataError
+from pixelis.data.world.glances import Sight
 from pixelis.policy.prompt import Prompting
 from pixelis.policy.vlm_load import load_checkpoint
 from pixelis.policy.vlm_make import make_checkpoint
@@ -21,9 +22,11 @@ from pixelis.rollout.collect import Plan, Share, collect
 from pixelis.rollout.pack import ACT
 from pixelis.train import sft as loop
 from pixelis.train.normalisers import read_normalisers
+from pixelis.train.rehearsal import RehearsalSettings
 from pixelis.train.sft import ClassRoom, SftSettings, run_sft
 from pixelis.train.start import load_learner
 from pixelis.train.traces import read_lessons
+from pixelis.train.views import View
 from pixelis.train.vocabulary import make_vocabulary
 
 PROMPTING = Prompting(guide="", has_schemas=False, max_pixels=128 * 96, max_frame_pixels=96 * 64, max_frames=2)
@@ -172,3 +175,15 @@ def test_adapters_learn_and_the_base_does_not(born, traces, tmp_path):
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert any(p.abs().sum() > 0 for n, p in after.items() if "lora_B.policy" in n)
     assert (tmp_path / "lora" / "policy" / "adapter_config.json").is_file()
+
+
+def test_dialogues_are_learnt_beside_traces(born, traces, tmp_path, monkeypatch):
+    views = [View(np.full((96, 128, 3), 40 * k, np.uint8), (Sight((0.1 * k, 0.1, 0.1 * k + 0.1, 0.3), k, k),)) for k in range(5)]
+    monkeypatch.setattr("pixelis.train.rehearsal.read_views", lambda folder: views)
+    out = run(born, traces, tmp_path / "run", replace(SETTINGS, epochs=1), rehearsal=RehearsalSettings("views", num_dev=1, dialogues=2))
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [row["token_loss"] for row in rows if "token_loss" in row]
+    plain = run(born, traces, tmp_path / "plain", replace(SETTINGS, epochs=1))
+    assert any(not torch.equal(a, b) for a, b in zip(weights_of(out).values(), weights_of(plain).values(), strict=True))
+    with pytest.raises(ConfigError, match="rehearsal"):
+        run(born, traces, tmp_path / "run", replace(SETTINGS, epochs=1))

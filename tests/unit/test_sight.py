@@ -20,6 +20,7 @@ from pixelis.train.sight import (
     fold_time,
     mirrored,
     patch_place,
+    settle,
     sight_loss,
     sight_scores,
     start_placed,
@@ -180,6 +181,21 @@ def test_views_come_back_and_damage_is_named(tmp_path, monkeypatch):
         read_views(tmp_path)
     with pytest.raises(DataError, match="no views"):
         read_views(tmp_path / "nowhere")
+
+
+def test_settled_tokens_are_an_affine_map_of_the_old_ones(folder):
+    views = [View(view_of(g.image_HWC, FIXED, is_frame=g.is_frame), g.things) for g in (Glances(2).make(k) for k in range(8))]
+    visual = load_checkpoint(folder).base.model.visual
+    fold_time(visual)
+    heads = SightHeads(48)
+    before = tokens_of(visual, [v.pixels_HWC for v in views]).detach()
+    used = before @ (heads.slots.weight[0] * heads.norm.weight - (heads.slots.weight[0] * heads.norm.weight).mean())
+    settle(visual, heads, views)
+    after = tokens_of(visual, [v.pixels_HWC for v in views]).detach()
+    assert torch.corrcoef(torch.stack([after[:, 0], used]))[0, 1] > 0.999  # the first number says whether something is there
+    design = torch.cat([before, torch.ones(len(before), 1)], dim=1).double()
+    fitted = design @ torch.linalg.lstsq(design, after.double()).solution
+    assert (fitted - after).abs().max() < 1e-2 * after.abs().max()
 
 
 def test_a_few_steps_teach_something(folder, tmp_path):

@@ -78,14 +78,15 @@ class FeatureBank:
 
     # ------------------------------------------------------------ on disk
 
-    def save(self, path: str | Path, *, tower: str) -> None:
+    def save(self, path: str | Path, *, tower: str, only: Sequence[str] | None = None) -> None:
         """Write what is kept, whole or not at all.
 
         Args:
+            only: names of the images to write; all when None.
             tower: names the weights that made the features; `load` refuses others.
         """
         path = Path(path)
-        names = list(self._kept)
+        names = list(self._kept if only is None else only)
         sizes = [self._kept[name].tokens_ND.shape[0] for name in names]
         tokens = torch.cat([self._kept[name].tokens_ND for name in names]) if names else torch.zeros(0, 1)
         deep = torch.cat([self._kept[name].deep_LND for name in names], dim=1) if names else torch.zeros(0, 0, 1)

@@ -12,21 +12,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from pixelis.policy.buffer import ChatFormat, ImageRef
+from pixelis.policy.buffer import ChatFormat
 from pixelis.policy.prompt import Prompting
 from pixelis.policy.vlm_load import load_checkpoint
 from pixelis.policy.vlm_vision import Vision
 from pixelis.rollout.pack import weights
 from pixelis.rollout.teacher.hand import GRID
-from pixelis.train.bank import FeatureBank, tower_name
+from pixelis.train.bank import FeatureBank
 from pixelis.train.forward import collate, hidden_states, learnt_logits
 from pixelis.train.learner import Dose, Learner
 from pixelis.train.optim import set_rate
 from pixelis.train.primer import Lessons
-from pixelis.train.views import View, grid_of
+from pixelis.train.rehearsal import encode_views
+from pixelis.train.views import View
 from pixelis.train.vocabulary import MAX_COORDINATE
 
 DEV_SEED = 10_000
+FEATURES = "features.npz"
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def run_primer(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     bank = FeatureBank(Vision(loaded.base, loaded.images, prompting, cache_bytes=1 << 20))
-    refs = _encode(bank, loaded.base, [*views, *dev], out / "features.npz")
+    refs = encode_views(bank, loaded.base, [*views, *dev], out / FEATURES)
     learner = Learner(
         loaded.model, bank.features, lambda_aux=0.0, smoothing=0.0, rate=settings.rate, matrix_rate=settings.matrix_rate,
         mixed=settings.mixed, seed=settings.seed,
@@ -117,13 +119,3 @@ def pointing(learner: Learner, bank: FeatureBank, dose: Dose, tokenizer: Any) ->
 
 def _dose(examples: list) -> Dose:
     return Dose(tuple(examples), tuple(weights(example) for example in examples))
-
-
-def _encode(bank: FeatureBank, base, views: Sequence[View], cache: Path) -> list[ImageRef]:
-    """Features of all views; their names are their places."""
-    tower = tower_name(base)
-    if not bank.load(cache, tower=tower):
-        for start in range(0, len(views), 64):
-            bank.add([(f"view-{k}", views[k].pixels_HWC) for k in range(start, min(start + 64, len(views)))])
-        bank.save(cache, tower=tower)
-    return [ImageRef(f"view-{k}", grid_of(view.pixels_HWC)) for k, view in enumerate(views)]

@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from pixelis.train.journal import Journal
 from pixelis.train.learner import Dose, Learner
 from pixelis.train.normalisers import tool_scalers, write_normalisers
 from pixelis.train.optim import set_rate
+from pixelis.train.rehearsal import Rehearsal, RehearsalSettings
 from pixelis.train.traces import Lesson, read_lessons
 
 
@@ -98,6 +99,7 @@ def run_sft(
     num_workers: int = 2,
     log: Callable[[dict], None] = print,
     on_media: Callable[[int, int], None] | None = None,
+    rehearsal: RehearsalSettings | None = None,
 ) -> Path:
     """Train a checkpoint on traces and write it to a folder that `load_checkpoint` reads.
 
@@ -105,6 +107,7 @@ def run_sft(
         checkpoint: loaded, with or without LoRA adapters; what requires a gradient learns.
         traces, dev_traces: trace sets.
         out: new, or the folder of a run of the same settings that was cut short, which then goes on to the same bytes.
+        rehearsal: dialogues that are learnt beside the traces; for models that have just learnt to point.
 
     Raises:
         DataError: damaged or empty traces.
@@ -112,7 +115,7 @@ def run_sft(
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    _claim(out, settings, traces, dev_traces, checkpoint)
+    _claim(out, settings, traces, dev_traces, checkpoint, rehearsal)
     bank, tower = _bank(checkpoint), tower_name(checkpoint.base)
     bank.load(out / "features.npz", tower=tower)
     read = {"bank": bank, "prompting": checkpoint.prompting, "num_workers": num_workers, "progress": on_media}
@@ -120,6 +123,8 @@ def run_sft(
     if not (out / "features.npz").exists() and bank.num_encoded:
         bank.save(out / "features.npz", tower=tower)
     class_room = ClassRoom(checkpoint, bank, settings)
+    if rehearsal is not None:
+        class_room.rehearsal = Rehearsal(rehearsal, bank, checkpoint.base, class_room.chat, out / "views.npz", seed=settings.seed)
     dev, _ = class_room.fitting(dev)
     lessons, num_long = class_room.fitting(lessons)  # last: it is their lengths that batches are made by
     learner = Learner(
@@ -146,8 +151,10 @@ def _train(
         for group in _groups(room, progress, hardness, settings)[progress.done_batches :]:
             set_rate(learner.optimizer, progress.step / num_updates)
             number = (settings.seed, 7, progress.step)
-            facts = learner.step([room.dose(batch, lessons, np.random.default_rng([*number, k])) for k, batch in enumerate(group)])
-            hardness[np.concatenate(group)] = np.nan_to_num(facts.ce, nan=0.0)
+            doses = [room.dose(batch, lessons, np.random.default_rng([*number, k])) for k, batch in enumerate(group)]
+            num_traces = sum(map(len, group))
+            facts = learner.step([*doses, *room.rehearse(progress.step)])
+            hardness[np.concatenate(group)] = np.nan_to_num(facts.ce[:num_traces], nan=0.0)
             progress.step, progress.done_batches = progress.step + 1, progress.done_batches + 1
             progress.num_skipped += facts.is_skipped
             journal.step(progress, facts, num_updates, [lessons[k].trajectory.id for k in group[0]] if facts.is_skipped else [])
@@ -231,6 +238,7 @@ class ClassRoom:
             checkpoint.tokenizer, template=checkpoint.template, merge=merge, schemas=prompting.schemas, guide=prompting.guide
         )
         self.bank, self.settings = bank, settings
+        self.rehearsal: Rehearsal | None = None
         self.lengths = np.zeros(0, np.int64)
 
     def fitting(self, lessons: list[Lesson]) -> tuple[list[Lesson], int]:
@@ -263,6 +271,9 @@ class ClassRoom:
             taught.append(early_action_dropout(example, weight_T, rng, settings.early_dropout))
             targets.append(_targets(lesson, example))
         return Dose(tuple(examples), tuple(taught), tuple(targets))
+
+    def rehearse(self, step: int) -> list[Dose]:
+        return [] if self.rehearsal is None else [self.rehearsal.dose(step)]
 
     def plain_batches(self, lessons: list[Lesson]) -> list[list[Lesson]]:
         size = max(1, self.settings.batch_tokens // self.settings.max_tokens)
@@ -308,12 +319,15 @@ def _bank(checkpoint: Checkpoint) -> FeatureBank:
     return FeatureBank(Vision(checkpoint.base, checkpoint.images, checkpoint.prompting, cache_bytes=1 << 20))
 
 
-def _claim(out: Path, settings: SftSettings, traces: Sequence, dev_traces: Sequence, checkpoint: Checkpoint) -> None:
+def _claim(
+    out: Path, settings: SftSettings, traces: Sequence, dev_traces: Sequence, checkpoint: Checkpoint, rehearsal: RehearsalSettings | None
+) -> None:
     about = {
         "settings": {k: v for k, v in settings.__dict__.items() if k != "save_every_s"},
         "traces": [str(t) for t in traces],
         "dev_traces": [str(t) for t in dev_traces],
         "checkpoint": checkpoint.version,
+        "rehearsal": asdict(rehearsal) if rehearsal is not None else None,
     }
     path = out / "run.json"
     if path.is_file():

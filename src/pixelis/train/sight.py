@@ -268,7 +268,7 @@ def settle(visual: Any, heads: SightHeads, views: Sequence[View]) -> None:
     others = torch.linalg.eigh(rest @ spread_DD @ rest).eigenvectors.flip(1).T[: width - len(rows)]
     used_N = tokens_ND @ rows[0]
     things_ND = tokens_ND[used_N > used_N.quantile(1 - _SHARE_OF_THINGS)]
-    turn = torch.cat([_scaled(rows, things_ND, 1.0), _scaled(others, things_ND, 0.5)])
+    turn = torch.cat([_scaled(part, things_ND, size) for part, size in ((rows, 1.0), (others, 0.5)) if len(part)])
     last = visual.merger.linear_fc2
     last.bias.copy_(turn @ (last.bias - things_ND.mean(0)))
     last.weight.copy_(turn @ last.weight)
