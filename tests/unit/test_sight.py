@@ -19,6 +19,7 @@ from pixelis.train.sight import (
     SightSettings,
     fold_time,
     mirrored,
+    name_what_is_seen,
     patch_place,
     settle,
     sight_loss,
@@ -196,6 +197,15 @@ def test_settled_tokens_are_an_affine_map_of_the_old_ones(folder):
     design = torch.cat([before, torch.ones(len(before), 1)], dim=1).double()
     fitted = design @ torch.linalg.lstsq(design, after.double()).solution
     assert (fitted - after).abs().max() < 1e-2 * after.abs().max()
+
+
+def test_words_start_where_settled_tokens_say_them(folder):
+    loaded = load_checkpoint(folder)
+    embedding = loaded.base.get_input_embeddings()
+    name_what_is_seen(embedding, loaded.tokenizer)
+    red, also_red = (embedding.weight[loaded.tokenizer.encode(word, add_special_tokens=False)[0]] for word in ("red", " red"))
+    assert torch.equal(red, also_red) and red.argmax() == 1 + COLOUR_NAMES.index("red") and red.sum() == 1
+    assert embedding.weight[loaded.tokenizer.encode(" star")[0]].argmax() == 1 + len(COLOUR_NAMES) + KIND_NAMES.index("star")
 
 
 def test_a_few_steps_teach_something(folder, tmp_path):

@@ -274,6 +274,17 @@ def settle(visual: Any, heads: SightHeads, views: Sequence[View]) -> None:
     last.weight.copy_(turn @ last.weight)
 
 
+@torch.no_grad()
+def name_what_is_seen(embedding: Any, tokenizer: Any) -> None:
+    """Start the words for colours and kinds where settled tokens say them, so that asking for red and seeing red are alike at once."""
+    for first, names in ((1, COLOUR_NAMES), (1 + len(COLOUR_NAMES), KIND_NAMES)):
+        for number, name in enumerate(names):
+            for word in (name, f" {name}"):
+                ids = tokenizer.encode(word, add_special_tokens=False)
+                if len(ids) == 1 and first + number < embedding.weight.shape[1]:
+                    embedding.weight[ids[0]] = F.one_hot(torch.tensor(first + number), embedding.weight.shape[1])
+
+
 _SHARE_OF_THINGS = 0.05
 """Of all tokens, those that hold something, about."""
 
@@ -348,6 +359,7 @@ def train_sight(
         lines.write(json.dumps(facts) + "\n")
         log(facts)
     settle(visual.eval(), heads, dev)
+    name_what_is_seen(loaded.base.get_input_embeddings(), loaded.tokenizer)
     undo()
     loaded.base.save_pretrained(out)
     loaded.tokenizer.save_pretrained(out)
