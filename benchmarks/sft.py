@@ -60,6 +60,7 @@ def ours(checkpoint: Checkpoint, views: Sequence[View], batches: Sequence[Sequen
 def theirs(checkpoint: Checkpoint, views: Sequence[View], batches: Sequence[Sequence[Example]]) -> tuple[float, list[float]]:
     """The same through `SFTTrainer.train`; what a trainer does before its first step is not counted."""
     from datasets import Dataset
+    from datasets.table import InMemoryTable
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
@@ -97,6 +98,7 @@ def theirs(checkpoint: Checkpoint, views: Sequence[View], batches: Sequence[Sequ
                 self.losses.append(logs["loss"])
 
     clock = Clock()
+    table = InMemoryTable.from_pydict({"number": list(range(len(examples))), "input_ids": [[0]] * len(examples)})
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         config = SFTConfig(
@@ -122,7 +124,7 @@ def theirs(checkpoint: Checkpoint, views: Sequence[View], batches: Sequence[Sequ
         trainer = SFTTrainer(
             model=checkpoint.base,
             args=config,
-            train_dataset=Dataset.from_dict({"number": list(range(len(examples))), "input_ids": [[0]] * len(examples)}),
+            train_dataset=Dataset(table, fingerprint="sft"),  # from_dict would hash it, which some versions of pyarrow do not bear
             processing_class=checkpoint.tokenizer,
             data_collator=collate,
             callbacks=[clock],

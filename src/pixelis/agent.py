@@ -70,7 +70,7 @@ def _vlm(settings: PolicySettings) -> Policy:
 
 
 WEIGHTS = Path(__file__).parent / "weights"
-"""Checkpoints that are shipped, each a folder named after its policy."""
+"""Checkpoints that come with the package, each a folder named after its policy."""
 
 
 def _shipped(settings: PolicySettings) -> Policy:
@@ -85,9 +85,9 @@ def _temperature(settings: PolicySettings) -> float:
 
 POLICIES: dict[str, Callable[[PolicySettings], Policy]] = {
     "planner": _planner,
-    "nano-sft": _shipped,
     "endpoint": _endpoint,
     "vlm": _vlm,
+    **{folder.name: _shipped for folder in sorted(WEIGHTS.glob("*")) if folder.is_dir()},
 }
 
 

@@ -19,7 +19,7 @@ class PolicySettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = "planner"
-    """planner, endpoint, vlm, or a policy that is shipped: nano-sft"""
+    """planner, endpoint, vlm, or a checkpoint that comes with the package"""
     model: str = ""
     """endpoint: the server's name of the model; vlm: a checkpoint folder or hub name"""
     url: str = ""
@@ -28,7 +28,7 @@ class PolicySettings(BaseModel):
     """vlm: a folder with LoRA weights"""
     native_tools: bool = False
     temperature: float | None = Field(default=None, ge=0, le=5)
-    """of sampling; when left out, 0 (the likeliest token) for a shipped policy and 0.7 for others"""
+    """of sampling; when left out, 0 (the likeliest token) for a checkpoint of the package and 0.7 for others"""
     max_tokens: int = Field(default=512, ge=1)
     """per turn"""
     timeout_s: float = Field(default=60.0, gt=0)
