@@ -29,6 +29,7 @@ from pixelis.rollout.pack import Example, weights
 from pixelis.train.bank import FeatureBank
 from pixelis.train.learner import Dose, Learner
 from pixelis.train.primer import about_view, pack_dialogue, without_picture
+from pixelis.train.rehearsal import encode_views
 from pixelis.train.views import View, grid_of, patches_of, read_views
 
 
@@ -50,10 +51,9 @@ def ours(checkpoint: Checkpoint, views: Sequence[View], batches: Sequence[Sequen
     """Seconds for all batches with encoding, and the loss of each."""
     start = time.perf_counter()
     bank = FeatureBank(Vision(checkpoint.base, checkpoint.images, checkpoint.prompting, cache_bytes=1 << 20))
-    for at in range(0, len(views), 64):
-        bank.add([(f"view-{k}", views[k].pixels_HWC) for k in range(at, min(at + 64, len(views)))])
+    encode_views(bank, checkpoint.base, views)
     learner = Learner(checkpoint.model, bank.features, lambda_aux=0.0, smoothing=0.0, rate=1e-4, use_muon=False)
-    losses = [learner.step([Dose(tuple(batch), tuple(weights(example) for example in batch))]).token_loss for batch in batches]
+    losses = [learner.step([Dose.plain(batch)]).token_loss for batch in batches]
     return time.perf_counter() - start, losses
 
 

@@ -34,7 +34,7 @@ def cota(
         raise ConfigError(f"--share must be in (0, 1]; got {share}")
     shares = {f: Share(max(1, round(s.media * share)), s.questions) for f, s in wanted.cota.shares.items()}
     policy = wanted.cota.teacher
-    name = f"{policy.name} {policy.model}" if policy else "teacher"
+    name = f"{policy.name} {policy.model}".strip() if policy else "teacher"
     plan = Plan(split or wanted.cota.split, wanted.seed, shares, wanted.cota.shard_media, name)
     folder = out or Path(wanted.cota.out)
     progress = _Progress("shards")

@@ -95,7 +95,7 @@ def test_planned_errors_are_facts(folder):
 
 
 def test_another_policy_may_teach(tmp_path):
-    plan = Plan("train", 3, {"read_sign": Share(2)}, shard_media=4, teacher="planner ")
+    plan = Plan("train", 3, {"read_sign": Share(2)}, shard_media=4, teacher="planner")
     make_teacher = partial(make_policy, PolicySettings(name="planner"))
     found = collect(tmp_path / "traces", plan, make_teacher=make_teacher, num_workers=1)
     traces = list(read_traces(found, only_accepted=False))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from pixelis.policy.vlm_load import base_of
-from pixelis.rollout.pack import Example
+from pixelis.rollout.pack import Example, weights
 from pixelis.train.auxiliary import AuxiliaryHeads, AuxTarget, pool_actions
 from pixelis.train.forward import Batch, FeaturesOf, collate, hidden_states, learnt_logits
 from pixelis.train.losses import token_ce
@@ -30,6 +30,11 @@ class Dose:
     weights: tuple[np.ndarray, ...]
     targets: tuple[tuple[tuple[int, int, AuxTarget], ...], ...] = ()
     """Per example: (first token, the one behind the last, target) of each call whose result was decisive."""
+
+    @classmethod
+    def plain(cls, examples: Sequence[Example]) -> Dose:
+        """Examples with the weights of their roles, without targets."""
+        return cls(tuple(examples), tuple(weights(example) for example in examples))
 
 
 @dataclass(frozen=True)

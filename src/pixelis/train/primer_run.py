@@ -16,7 +16,6 @@ from pixelis.policy.buffer import ChatFormat
 from pixelis.policy.prompt import Prompting
 from pixelis.policy.vlm_load import load_checkpoint
 from pixelis.policy.vlm_vision import Vision
-from pixelis.rollout.pack import weights
 from pixelis.rollout.teacher.hand import GRID
 from pixelis.train.bank import FeatureBank
 from pixelis.train.forward import collate, hidden_states, learnt_logits
@@ -70,7 +69,7 @@ def run_primer(
     )  # fmt: skip
     lessons = Lessons(views, refs[: len(views)], chat, settings.seed)
     dev_lessons = Lessons(dev, refs[len(views) :], chat, DEV_SEED)
-    dev_dose = _dose([dev_lessons.example(k) for k in range(64)])
+    dev_dose = Dose.plain([dev_lessons.example(k) for k in range(64)])
     started, recent = time.monotonic(), []
     with (out / "primer.jsonl").open("a") as lines:
         for step in range(settings.steps + 1):
@@ -93,7 +92,7 @@ def run_primer(
                 break
             numbers = range(step * settings.batch, (step + 1) * settings.batch)
             examples = [lessons.example(k, share=step / settings.steps) for k in numbers]
-            recent.append(learner.step([_dose(examples)]).token_loss)
+            recent.append(learner.step([Dose.plain(examples)]).token_loss)
     loaded.base.save_pretrained(out)
     loaded.tokenizer.save_pretrained(out)
     loaded.images.save_pretrained(out)
@@ -115,7 +114,3 @@ def pointing(learner: Learner, bank: FeatureBank, dose: Dose, tokenizer: Any) ->
     true = values[order[torch.searchsorted(ids[order], target_N[is_coordinate])]]
     off = (values[logits[is_coordinate][:, ids].argmax(-1)] - true).abs().float()
     return {"dev_off": round(float(off.mean()), 1), "dev_near": round(float((off <= GRID).float().mean()), 4)}
-
-
-def _dose(examples: list) -> Dose:
-    return Dose(tuple(examples), tuple(weights(example) for example in examples))

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from pixelis.policy.buffer import ChatFormat, ImageRef
-from pixelis.rollout.pack import weights
 from pixelis.train.bank import FeatureBank, tower_name
 from pixelis.train.learner import Dose
 from pixelis.train.primer import Lessons
@@ -39,16 +38,16 @@ class Rehearsal:
         self._lessons = Lessons(views, encode_views(bank, base, views, cache), chat, seed + 1)  # others than the primer's
 
     def dose(self, number: int) -> Dose:
-        examples = tuple(self._lessons.example(number * self._count + k) for k in range(self._count))
-        return Dose(examples, tuple(weights(example) for example in examples))
+        return Dose.plain([self._lessons.example(number * self._count + k) for k in range(self._count)])
 
 
-def encode_views(bank: FeatureBank, base: Any, views: Sequence[View], cache: Path) -> list[ImageRef]:
+def encode_views(bank: FeatureBank, base: Any, views: Sequence[View], cache: Path | None = None) -> list[ImageRef]:
     """Features of all views, from the cache where it is of the same tower; their names are their places."""
-    tower = tower_name(base)
     names = [f"view-{k}" for k in range(len(views))]
-    if not bank.load(cache, tower=tower):
+    tower = tower_name(base) if cache else ""
+    if not cache or not bank.load(cache, tower=tower):
         for start in range(0, len(views), 64):
             bank.add([(names[k], views[k].pixels_HWC) for k in range(start, min(start + 64, len(views)))])
-        bank.save(cache, tower=tower, only=names)
+        if cache:
+            bank.save(cache, tower=tower, only=names)
     return [ImageRef(name, grid_of(view.pixels_HWC)) for name, view in zip(names, views, strict=True)]
