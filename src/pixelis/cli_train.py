@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pixelis.config_train import CotaRecipe, PrimerRecipe, SftRecipe, SightRecipe, load_recipe_as
+from pixelis.config_train import CotaRecipe, PrimerRecipe, RftRecipe, SftRecipe, SightRecipe, load_recipe_as
 from pixelis.core.errors import ConfigError
 
 train = typer.Typer(help="Train policies; every run is one recipe.", no_args_is_help=True)
@@ -93,7 +93,7 @@ def sight(
 ) -> None:
     """A newborn model learns to see: dense training of its vision tower on glances."""
     from pixelis.train.newborn import make_newborn
-    from pixelis.train.sight import SightSettings, train_sight
+    from pixelis.train.sight_run import SightSettings, train_sight
     from pixelis.train.views import make_views, read_views
 
     wanted = load_recipe_as(SightRecipe, recipe)
@@ -131,13 +131,19 @@ def sft(
     workers: Annotated[int, typer.Option(help="Processes that make the media again.")] = 2,
 ) -> None:
     """Phase 1: imitate tool traces."""
+    from pixelis.train.ranks import Ranks
     from pixelis.train.rehearsal import RehearsalSettings
     from pixelis.train.sft import SftSettings, run_sft
     from pixelis.train.start import load_learner
 
     wanted = load_recipe_as(SftRecipe, recipe)
+    ranks = Ranks.found()
     started = load_learner(
-        checkpoint or wanted.checkpoint, wanted.lora, prompting=wanted.prompting.build() if wanted.prompting else None, dtype=wanted.dtype
+        checkpoint or wanted.checkpoint,
+        wanted.lora,
+        prompting=wanted.prompting.build() if wanted.prompting else None,
+        dtype=wanted.dtype,
+        device=ranks.device,
     )
     settings = SftSettings(**wanted.sft.model_dump(), seed=wanted.seed)
     run_sft(
@@ -150,7 +156,39 @@ def sft(
         log=_log,
         on_media=_Progress("media"),
         rehearsal=RehearsalSettings(**wanted.rehearsal.model_dump()) if wanted.rehearsal else None,
+        ranks=ranks,
     )
+
+
+@train.command()
+def rft(
+    recipe: Annotated[Path, typer.Argument(help="A recipe with an [rft] table, such as recipes/nano/rft.toml.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where to; the recipe says unless given. A run that was cut short goes on there.")
+    ] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="Where to start from; the recipe says unless given.")] = None,
+) -> None:
+    """Phase 2: reinforcement with curiosity and coherence under a KL corridor."""
+    from pixelis.agent import make_executor
+    from pixelis.policy.vlm import VlmPolicy
+    from pixelis.rewards.groups import RewardWeights
+    from pixelis.tools.toolbox import resolved
+    from pixelis.train.corridor import CorridorSettings
+    from pixelis.train.rft import run_rft
+    from pixelis.train.rft_state import RftSettings
+    from pixelis.train.start import load_learner
+
+    wanted = load_recipe_as(RftRecipe, recipe)
+    values = wanted.rft.model_dump()
+    weights = RewardWeights(values.pop("curiosity_weight"), values.pop("structure_weight"))
+    settings = RftSettings(**values, weights=weights, corridor=CorridorSettings(**wanted.corridor.model_dump()), seed=wanted.seed)
+    tools = resolved(wanted.tools)
+    started = load_learner(checkpoint or wanted.checkpoint, wanted.lora, dtype=wanted.dtype)
+    policy = VlmPolicy(started, temperature=1.0, top_p=1.0, max_new_tokens=wanted.max_new_tokens, num_slots=wanted.rft.num_parallel)
+    try:
+        run_rft(policy, make_executor(tools), tools, out or wanted.out, settings, log=_log)
+    finally:
+        policy.close()
 
 
 def _log(facts: dict[str, Any]) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from pixelis.config import PolicySettings, load_recipe_as
 from pixelis.policy.prompt import GUIDE, Prompting
 from pixelis.tools.settings import ToolSettings
 
-__all__ = ["CotaRecipe", "PrimerRecipe", "SftRecipe", "SightRecipe", "load_recipe_as"]
+__all__ = ["CotaRecipe", "PrimerRecipe", "RftRecipe", "SftRecipe", "SightRecipe", "load_recipe_as"]
 
 
 class Table(BaseModel):
@@ -164,3 +166,50 @@ class SftRecipe(Table):
     dtype: str = "auto"
     sft: SftTable = SftTable()
     rehearsal: RehearsalTable | None = None
+
+
+class CorridorTable(Table):
+    """See `pixelis.train.corridor.CorridorSettings`."""
+
+    target: float = Field(default=0.15, gt=0)
+    low: float = Field(default=0.10, gt=0)
+    high: float = Field(default=0.20, gt=0)
+
+
+class RftTable(Table):
+    """See `pixelis.train.rft_state.RftSettings`."""
+
+    updates: int = Field(default=200, ge=1)
+    prompts: int = Field(default=8, ge=1)
+    group: int = Field(default=6, ge=2)
+    top: int | None = Field(default=None, ge=1)
+    minibatches: int = Field(default=1, ge=1)
+    families: tuple[str, ...] = ()
+    world_seed: int = 1
+    max_steps: int = Field(default=10, ge=1)
+    rate: float = Field(default=1e-4, gt=0)
+    batch_tokens: int = Field(default=6000, ge=1)
+    beta: float = Field(default=0.3, gt=0)
+    curiosity: Literal["dynamics", "pixel_reasoner", "none"] = "dynamics"
+    structure: Literal["coherence", "l2", "tv", "infonce", "none"] = "coherence"
+    curiosity_weight: float = Field(default=0.10, ge=0)
+    structure_weight: float = Field(default=0.10, ge=0)
+    probe_every: int = Field(default=20, ge=1)
+    save_every_s: float = Field(default=300.0, ge=0)
+    num_parallel: int = Field(default=16, ge=1)
+
+
+class RftRecipe(Table):
+    """Phase 2."""
+
+    seed: int = 0
+    checkpoint: str
+    """A folder or hub name."""
+    out: str
+    tools: ToolSettings = ToolSettings()
+    lora: LoraTable | None = None
+    """None trains the whole language model, against a frozen copy of it."""
+    dtype: str = "auto"
+    max_new_tokens: int = Field(default=256, ge=1)
+    rft: RftTable = RftTable()
+    corridor: CorridorTable = CorridorTable()

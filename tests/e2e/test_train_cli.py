@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("peft")
 
+from pixelis.data.cota.load import read_traces
 from pixelis.policy.vlm_load import load_checkpoint
 from pixelis.testing.tiny_vlm import make_checkpoint
 
@@ -86,15 +87,15 @@ def test_a_typo_in_a_recipe_is_named(tmp_path):
     assert "batch_tokenz" in done.stderr and "batch_tokens" in done.stderr and "sft.toml" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["cota", "sight", "primer", "sft"])
+@pytest.mark.parametrize("name", ["cota", "sight", "primer", "sft", "rft"])
 def test_the_recipes_are_read(name):
     from pixelis import config_train
 
-    kind = {"cota": "CotaRecipe", "sight": "SightRecipe", "primer": "PrimerRecipe", "sft": "SftRecipe"}[name]
+    kind = {"cota": "CotaRecipe", "sight": "SightRecipe", "primer": "PrimerRecipe", "sft": "SftRecipe", "rft": "RftRecipe"}[name]
     config_train.load_recipe_as(getattr(config_train, kind), RECIPES / "nano" / f"{name}.toml")
 
 
-def test_seeing_and_pointing_in_miniature(tmp_path):
+def test_seeing_pointing_and_acting_in_miniature(traces, tmp_path):
     views = f'[views]\nfolder = "{tmp_path / "views"}"\ncount = 400\nnum_dev = 40\n'
     sizes = (
         "[model]\nhidden = 48\nintermediate = 96\nnum_layers = 1\nnum_heads = 3\nnum_kv_heads = 3\nvision_hidden = 32\nvision_layers = 1\n"
@@ -108,3 +109,24 @@ def test_seeing_and_pointing_in_miniature(tmp_path):
     primer.write_text(f"{head}{views}{prompting}[primer]\nsteps = 3\nbatch = 4\n")
     pixelis("train", "primer", primer)
     assert not load_checkpoint(tmp_path / "primer").prompting.has_schemas
+    sft = tmp_path / "sft.toml"
+    head = f'checkpoint = "{tmp_path / "primer"}"\nout = "{tmp_path / "sft"}"\ntraces = ["{traces}"]\ndev_traces = ["{traces}"]\n'
+    sft.write_text(f'{head}[sft]\nepochs = 1\n[rehearsal]\nviews = "{tmp_path / "views"}"\nnum_dev = 40\n')
+    rows = [json.loads(line) for line in pixelis("train", "sft", sft, "--workers", 1).stdout.splitlines() if line.startswith("{")]
+    assert rows[0]["traces"] + rows[0]["left_out_as_too_long"] == 14
+    assert load_checkpoint(tmp_path / "sft").prompting.image_size == (160, 96)  # what the primer was prompted with
+    rft = tmp_path / "rft.toml"
+    head = f'checkpoint = "{tmp_path / "sft"}"\nout = "{tmp_path / "rft"}"\nmax_new_tokens = 12\n'
+    rft.write_text(f'{head}[rft]\nupdates = 1\nprompts = 1\ngroup = 2\nfamilies = ["no_tool"]\nprobe_every = 2\nmax_steps = 2\n')
+    row = json.loads(pixelis("train", "rft", rft).stdout.splitlines()[-1])
+    assert row["update"] == 0 and row["mismatch"] < 1e-3
+    assert load_checkpoint(tmp_path / "rft").prompting.image_size == (160, 96)
+
+
+def test_a_policy_teaches(tmp_path):
+    recipe = tmp_path / "cota.toml"
+    recipe.write_text(
+        f'[cota]\nout = "{tmp_path / "traces"}"\n[cota.teacher]\nname = "planner"\n[cota.shares]\nread_sign = {{ media = 6 }}\n'
+    )
+    assert "read_sign" in pixelis("data", "cota", recipe, "--workers", 1).stdout
+    assert {t.trajectory.policy.name for t in read_traces(tmp_path / "traces")} == {"planner"}

@@ -18,9 +18,12 @@ from pixelis.data.world.glances import Sight
 from pixelis.policy.prompt import Prompting
 from pixelis.policy.vlm_load import load_checkpoint
 from pixelis.policy.vlm_make import make_checkpoint
+from pixelis.policy.vlm_vision import Vision
 from pixelis.rollout.collect import Plan, Share, collect
 from pixelis.rollout.pack import ACT
 from pixelis.train import sft as loop
+from pixelis.train import traces as reading
+from pixelis.train.bank import FeatureBank
 from pixelis.train.normalisers import read_normalisers
 from pixelis.train.rehearsal import RehearsalSettings
 from pixelis.train.sft import ClassRoom, SftSettings, run_sft
@@ -163,6 +166,41 @@ def test_an_empty_split_and_another_recipe_are_refused(born, traces, trained, tm
         run(born, traces, trained, replace(SETTINGS, rate=1.0))
     with pytest.raises(DataError, match="more than 5 tokens"):
         run(born, traces, tmp_path / "short", replace(SETTINGS, max_tokens=5))
+
+
+def test_media_are_made_once(born, traces, tmp_path, monkeypatch):
+    checkpoint, cache, made = load_learner(born), tmp_path / "shown.json", []
+    original = reading.show
+    monkeypatch.setattr(reading, "show", lambda job: made.append(job[0]) or original(job))
+    bank = loop._bank(checkpoint)
+    first = read_lessons([traces], bank, PROMPTING, num_workers=1, cache=cache)
+    num_media = len({lesson.trajectory.medium.sha256 for lesson in first})
+    assert len(made) == num_media
+    assert read_lessons([traces], bank, PROMPTING, num_workers=1, cache=cache) == first
+    assert len(made) == num_media
+    read_lessons([traces], loop._bank(checkpoint), PROMPTING, num_workers=1, cache=cache)  # what is shown is known, its features are not
+    assert len(made) == 2 * num_media
+    read_lessons([traces], bank, replace(PROMPTING, max_frames=1), num_workers=1, cache=cache)  # shown otherwise
+    assert len(made) == 3 * num_media
+    cache.write_text('{"media": ')
+    with pytest.raises(DataError, match="delete it"):
+        read_lessons([traces], bank, PROMPTING, num_workers=1, cache=cache)
+
+
+def test_a_small_bank_makes_images_again(born, traces):
+    checkpoint = load_learner(born)
+    vision = Vision(checkpoint.base, checkpoint.images, PROMPTING, cache_bytes=0)
+    large, small = FeatureBank(vision), FeatureBank(vision, max_bytes=1)
+    lessons = read_lessons([traces], large, PROMPTING, num_workers=1)
+    small.add([("first", np.zeros((96, 128, 3), np.uint8))])  # and it is full
+    assert read_lessons([traces], small, PROMPTING, num_workers=1) == lessons
+    assert small.num_encoded == 1 and large.grids.items() <= small.grids.items()
+    small.pixels = reading.pixels_again([traces], lessons, PROMPTING)
+    names = sorted(large.grids)
+    for name in names:
+        assert torch.allclose(small.features([name])[0].tokens_ND, large.features([name])[0].tokens_ND, atol=2e-3)
+    both = small.features(names[:2])  # more than it holds
+    assert torch.allclose(both[0].tokens_ND, large.features(names[:1])[0].tokens_ND, atol=2e-3)
 
 
 def test_adapters_learn_and_the_base_does_not(born, traces, tmp_path):

@@ -13,22 +13,19 @@ from pixelis.policy.prompt import Prompting
 from pixelis.policy.vlm_load import load_checkpoint
 from pixelis.policy.vlm_make import make_checkpoint
 from pixelis.policy.vlm_vision import Vision
+from pixelis.train.settling import name_what_is_seen, settle
 from pixelis.train.sight import (
     Outputs,
     SightHeads,
-    SightSettings,
     fold_time,
-    mirrored,
-    name_what_is_seen,
     patch_place,
-    settle,
     sight_loss,
     sight_scores,
     start_placed,
     targets_of,
     tokens_of,
-    train_sight,
 )
+from pixelis.train.sight_run import SightSettings, mirrored, train_sight
 from pixelis.train.views import View, grid_of, make_views, patches_of, pointing_box, read_views, view_of
 from pixelis.train.vocabulary import make_vocabulary
 

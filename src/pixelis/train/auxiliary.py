@@ -70,30 +70,39 @@ def _target(output: Output, medium: MediumInfo, classes: Sequence[str]) -> AuxTa
     match output:
         case SegOutput() | ZoomOutput() | OcrOutput():
             region = target_of(output, None).box  # of a text: where it stands, the region that a later `ref` means
-            return _made("box", _relative(region, medium), _confidence(output)) if region else None
+            return _made("box", _relative(region, medium), confidence_of(output)) if region else None
         case TrkOutput():
             seen = [point.box for point in output.visible if point.box]
-            return _made("track", [*_relative(seen[0], medium), *_relative(seen[-1], medium)], output.score) if seen else None
+            return _made("track", [*_relative(seen[0], medium), *_relative(seen[-1], medium)], confidence_of(output)) if seen else None
         case TempOutput():
             if not output.segments or medium.duration_s <= 0:
                 return None
             best = output.segments[0]
-            return _made("span", np.clip([best.start_s / medium.duration_s, best.end_s / medium.duration_s], 0, 1), best.score)
+            return _made("span", np.clip([best.start_s / medium.duration_s, best.end_s / medium.duration_s], 0, 1), confidence_of(output))
         case PropOutput():
             if not output.attributes:
                 return None
             first = output.attributes[0]
             name = f"{output.what}:{first.value}"
-            return _made("attribute", [classes.index(name if name in classes else OTHER)], first.confidence)
+            return _made("attribute", [classes.index(name if name in classes else OTHER)], confidence_of(output))
     raise AssertionError(output)
 
 
-def _confidence(output: SegOutput | ZoomOutput | OcrOutput) -> float:
-    if isinstance(output, ZoomOutput):
-        return 1.0
-    if isinstance(output, SegOutput):
-        return output.score
-    return float(np.mean([span.confidence for span in output.spans])) if output.spans else 0.0
+def confidence_of(output: Output | None) -> float:
+    """A tool's own confidence in what it returned, in [0, 1]: of the first thing found, for OCR the mean; 1 for ZOOM, which cannot err; 0
+    where nothing was found."""
+    match output:
+        case ZoomOutput():
+            return 1.0
+        case SegOutput() | TrkOutput():
+            return output.score
+        case OcrOutput():
+            return float(np.mean([span.confidence for span in output.spans])) if output.spans else 0.0
+        case TempOutput():
+            return output.segments[0].score if output.segments else 0.0
+        case PropOutput():
+            return output.attributes[0].confidence if output.attributes else 0.0
+    return 0.0
 
 
 def _relative(box: Box, medium: MediumInfo) -> list[float]:

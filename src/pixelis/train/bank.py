@@ -30,12 +30,12 @@ class FeatureBank:
 
     Args:
         vision: the frozen tower with its image processor.
-        pixels: where an image comes from that was dropped; None where everything is kept.
+        pixels: where an image comes from that was dropped; None where everything is kept. May be set later.
         max_bytes: kept at most; the least recently used go first.
     """
 
     def __init__(self, vision: Vision, *, pixels: Pixels | None = None, max_bytes: int = 6 << 30) -> None:
-        self._vision, self._pixels, self._max_bytes, self._num_bytes = vision, pixels, max_bytes, 0
+        self._vision, self.pixels, self._max_bytes, self._num_bytes = vision, pixels, max_bytes, 0
         self._kept: OrderedDict[str, Features] = OrderedDict()
         self.grids: dict[str, Grid] = {}
         """Patch grid of every image seen."""
@@ -43,6 +43,15 @@ class FeatureBank:
 
     def __contains__(self, name: str) -> bool:
         return name in self.grids
+
+    def note(self, images: Sequence[tuple[str, np.ndarray]]) -> None:
+        """Encode images while there is room; of further ones only the grid is noted, and they are encoded when they are asked for."""
+        if self._num_bytes < self._max_bytes:
+            self.add(images)
+            return
+        refs = [self._vision.take(name, image) for name, image in images if name not in self.grids]
+        self.grids.update({ref.sha256: ref.grid for ref in refs})
+        self._vision.release([ref.sha256 for ref in refs])
 
     def add(self, images: Sequence[tuple[str, np.ndarray]]) -> None:
         """Encode images in one pass."""
@@ -62,13 +71,16 @@ class FeatureBank:
     def features(self, names: Sequence[str]) -> list[Features]:
         """Raises: DataError: an image was never added, or was dropped and cannot be read again."""
         missing = [name for name in dict.fromkeys(names) if name not in self._kept]
-        if missing:
-            if self._pixels is None:
-                raise DataError(f"image {missing[0]:.24} is not in the feature bank: its trace was not prepared")
-            self.add([(name, self._pixels(name)) for name in missing])
+        if missing and self.pixels is None:
+            raise DataError(f"image {missing[0]:.24} is not in the feature bank: its trace was not prepared")
+        found = {name: self._kept[name] for name in names if name in self._kept}
+        for name in missing:
+            self.add([(name, self.pixels(name))])
+            found[name] = self._kept[name]
         for name in names:
-            self._kept.move_to_end(name)
-        return [Features(f.tokens_ND.float(), f.deep_LND.float()) for f in (self._kept[name] for name in names)]
+            if name in self._kept:
+                self._kept.move_to_end(name)
+        return [Features(f.tokens_ND.float(), f.deep_LND.float()) for f in (found[name] for name in names)]
 
     def _keep(self, name: str, features: Features) -> None:
         self._kept[name] = features

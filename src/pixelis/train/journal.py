@@ -6,31 +6,40 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pixelis.train.learner import StepFacts
 
 
 class Journal:
-    """`metrics.jsonl`, one line an update; lines behind the resumed step are dropped. TensorBoard beside it where it is installed."""
+    """`metrics.jsonl`, one line an update; lines behind the resumed step are dropped. TensorBoard beside it where it is installed.
 
-    def __init__(self, path: Path, step: int, log: Callable[[dict], None]) -> None:
+    Args:
+        path: None writes nothing, for the processes of a run that are not the first.
+    """
+
+    def __init__(self, path: Path | None, step: int, log: Callable[[dict], None]) -> None:
+        self._log, self._started, self._tokens, self._first = log, time.monotonic(), 0, step
+        self._file: IO[str] | None = None
+        self._board: Any = None
+        if path is None:
+            return
         kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step] if path.exists() and step else []
         self._file = path.open("w", encoding="utf-8")
         self._file.writelines(f"{line}\n" for line in kept)
-        self._log, self._started, self._tokens, self._first = log, time.monotonic(), 0, step
         try:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board: Any = SummaryWriter(str(path.parent / "tensorboard"))
+            self._board = SummaryWriter(str(path.parent / "tensorboard"))
         except ImportError:
-            self._board = None
+            pass
 
     def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if self._board is not None:
             self._board.close()
 
@@ -53,6 +62,8 @@ class Journal:
         self._log({"step": progress.step, "dev": _rounded(losses)})
 
     def _write(self, row: dict) -> None:
+        if self._file is None:
+            return
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         if self._board is not None:

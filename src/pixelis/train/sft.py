@@ -30,8 +30,9 @@ from pixelis.train.journal import Journal
 from pixelis.train.learner import Dose, Learner
 from pixelis.train.normalisers import tool_scalers, write_normalisers
 from pixelis.train.optim import set_rate
+from pixelis.train.ranks import Ranks
 from pixelis.train.rehearsal import Rehearsal, RehearsalSettings
-from pixelis.train.traces import Lesson, read_lessons
+from pixelis.train.traces import Lesson, pixels_again, read_lessons
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class SftSettings:
         epochs: in all, the warm-up included.
         rounds: of each later epoch; between rounds the curriculum may advance.
         batch_tokens: padded tokens of one forward pass.
-        accumulate: passes per update.
+        accumulate: passes per update, of each process.
         max_tokens: longer traces are left out, and counted.
         mixed: matrix products in bfloat16; see `Learner`.
         w_act: weight of the tokens of a call.
@@ -100,6 +101,7 @@ def run_sft(
     log: Callable[[dict], None] = print,
     on_media: Callable[[int, int], None] | None = None,
     rehearsal: RehearsalSettings | None = None,
+    ranks: Ranks = Ranks(),
 ) -> Path:
     """Train a checkpoint on traces and write it to a folder that `load_checkpoint` reads.
 
@@ -108,6 +110,7 @@ def run_sft(
         traces, dev_traces: trace sets.
         out: new, or the folder of a run of the same settings that was cut short, which then goes on to the same bytes.
         rehearsal: dialogues that are learnt beside the traces; for models that have just learnt to point.
+        ranks: the processes that train together, each with all of the traces; the first writes.
 
     Raises:
         DataError: damaged or empty traces.
@@ -115,26 +118,32 @@ def run_sft(
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    _claim(out, settings, traces, dev_traces, checkpoint, rehearsal)
+    if ranks.is_first:
+        _claim(out, settings, traces, dev_traces, checkpoint, rehearsal)
     bank, tower = _bank(checkpoint), tower_name(checkpoint.base)
-    bank.load(out / "features.npz", tower=tower)
+    bank.load(ranks.own(out / "features.npz"), tower=tower)
     read = {"bank": bank, "prompting": checkpoint.prompting, "num_workers": num_workers, "progress": on_media}
-    lessons, dev = read_lessons(traces, **read), read_lessons(dev_traces, **read)[: settings.dev_traces]
-    if not (out / "features.npz").exists() and bank.num_encoded:
-        bank.save(out / "features.npz", tower=tower)
+    lessons = read_lessons(traces, cache=ranks.own(out / "shown.json"), **read)
+    dev = read_lessons(dev_traces, cache=ranks.own(out / "shown_dev.json"), **read)[: settings.dev_traces]
+    if bank.num_encoded:
+        bank.save(ranks.own(out / "features.npz"), tower=tower)
+    bank.pixels = pixels_again([*traces, *dev_traces], [*lessons, *dev], checkpoint.prompting)
     class_room = ClassRoom(checkpoint, bank, settings)
     if rehearsal is not None:
-        class_room.rehearsal = Rehearsal(rehearsal, bank, checkpoint.base, class_room.chat, out / "views.npz", seed=settings.seed)
+        cache = ranks.own(out / "views.npz")
+        class_room.rehearsal = Rehearsal(rehearsal, bank, checkpoint.base, class_room.chat, cache, seed=settings.seed)
     dev, _ = class_room.fitting(dev)
     lessons, num_long = class_room.fitting(lessons)  # last: it is their lengths that batches are made by
     learner = Learner(
         checkpoint.model, bank.features, lambda_aux=settings.lambda_aux, smoothing=settings.smoothing, rate=settings.rate,
         matrix_rate=settings.matrix_rate, use_muon=settings.use_muon, mixed=settings.mixed, seed=settings.seed,
+        ranks=ranks,
     )  # fmt: skip
     progress, hardness = _resume(out, learner, len(lessons))
+    log = log if ranks.is_first else lambda _: None
     log({"traces": len(lessons), "dev": len(dev), "left_out_as_too_long": num_long, "learning_parameters": learner.num_learning}
         | estimate(learner, class_room.lengths, settings))  # fmt: skip
-    with Journal(out / "metrics.jsonl", progress.step, log) as journal:
+    with Journal(out / "metrics.jsonl" if ranks.is_first else None, progress.step, log) as journal:
         _train(learner, class_room, lessons, dev, progress, hardness, settings, out, journal)
         _finish(learner, class_room, lessons, dev, checkpoint, out, journal, progress)
     return out
@@ -145,22 +154,27 @@ def _train(
     settings: SftSettings, out: Path, journal: Journal,
 ) -> None:  # fmt: skip
     """Epochs of rounds of batches."""
-    num_updates = _num_updates(room, settings)
+    ranks = learner.ranks
+    num_updates = _num_updates(room, settings, ranks.count)
     saved = time.monotonic()
     while progress.epoch < settings.epochs:
-        for group in _groups(room, progress, hardness, settings)[progress.done_batches :]:
+        for group in _groups(room, progress, hardness, settings, ranks.count)[progress.done_batches :]:
             set_rate(learner.optimizer, progress.step / num_updates)
-            number = (settings.seed, 7, progress.step)
-            doses = [room.dose(batch, lessons, np.random.default_rng([*number, k])) for k, batch in enumerate(group)]
-            num_traces = sum(map(len, group))
-            facts = learner.step([*doses, *room.rehearse(progress.step)])
-            hardness[np.concatenate(group)] = np.nan_to_num(facts.ce[:num_traces], nan=0.0)
+            mine, doses = [], []
+            for k, batch, counts in ranks.deal(group):
+                dose = room.dose(batch, lessons, np.random.default_rng([settings.seed, 7, progress.step, k]))
+                doses.append(dose if counts else dose.silent())
+                mine += [int(index) if counts else -1 for index in batch]
+            facts = learner.step([*doses, *room.rehearse(progress.step * ranks.count + ranks.rank)])
+            for index, ce in ranks.gather(list(zip(mine, facts.ce, strict=False))):  # behind the traces' stand the dialogues'
+                if index >= 0:
+                    hardness[index] = np.nan_to_num(ce, nan=0.0)
             progress.step, progress.done_batches = progress.step + 1, progress.done_batches + 1
             progress.num_skipped += facts.is_skipped
             journal.step(progress, facts, num_updates, [lessons[k].trajectory.id for k in group[0]] if facts.is_skipped else [])
             if progress.step % settings.dev_every == 0:
                 _examine(learner, room, dev, progress, settings, journal)
-            if time.monotonic() - saved > settings.save_every_s:
+            if ranks.total([ranks.is_first and time.monotonic() - saved > settings.save_every_s])[0]:
                 _save(out, learner, progress, hardness)
                 saved = time.monotonic()
         progress.done_batches, progress.round = 0, progress.round + 1
@@ -171,21 +185,22 @@ def _train(
         _save(out, learner, progress, hardness)
 
 
-def _groups(room: ClassRoom, progress: Progress, hardness: np.ndarray, settings: SftSettings) -> list[list[np.ndarray]]:
-    """The batches of the round, `accumulate` of them to an update."""
+def _groups(room: ClassRoom, progress: Progress, hardness: np.ndarray, settings: SftSettings, num_ranks: int) -> list[list[np.ndarray]]:
+    """The batches of the round, `accumulate` of them to an update of each process."""
     part = progress.epoch * settings.rounds + progress.round
     indices = curriculum.order(part, progress.phase, hardness, settings.seed)
     if progress.epoch > 0:
         indices = indices[: -(-len(indices) // settings.rounds)]
     found = curriculum.batches(room.lengths, indices, max_tokens_per_batch=settings.batch_tokens, seed=settings.seed + part)
-    return [found[k : k + settings.accumulate] for k in range(0, len(found), settings.accumulate)]
+    size = settings.accumulate * num_ranks
+    return [found[k : k + size] for k in range(0, len(found), size)]
 
 
-def _num_updates(room: ClassRoom, settings: SftSettings) -> int:
+def _num_updates(room: ClassRoom, settings: SftSettings, num_ranks: int) -> int:
     """Updates of the whole run, as far as it can be known before: rounds draw differently."""
     everything = np.arange(len(room.lengths))
     per_epoch = len(curriculum.batches(room.lengths, everything, max_tokens_per_batch=settings.batch_tokens, seed=0))
-    return max(1, settings.epochs * -(-per_epoch // settings.accumulate))
+    return max(1, settings.epochs * -(-per_epoch // (settings.accumulate * num_ranks)))
 
 
 def _examine(learner: Learner, room: ClassRoom, dev: list[Lesson], progress: Progress, settings: SftSettings, journal: Journal) -> None:
@@ -216,13 +231,14 @@ def _finish(
     journal.dev(progress, dev_loss(learner, room, dev))
     facts = [learner.token_facts(room.plain_dose(batch)) for batch in room.plain_batches(dev)]
     logp, entropy = (np.concatenate([pair[i] for pair in facts]) for i in (0, 1))
-    write_normalisers(out, logp, entropy, tool_scalers(lesson.trajectory for lesson in lessons))
-    learner.save_heads(out)
-    checkpoint.model.save_pretrained(out)
-    checkpoint.tokenizer.save_pretrained(out)
-    checkpoint.images.save_pretrained(out)
-    checkpoint.prompting.save(out)
-    shutil.rmtree(out / "state", ignore_errors=True)
+    learner.save(out)
+    if learner.ranks.is_first:
+        write_normalisers(out, logp, entropy, tool_scalers(lesson.trajectory for lesson in lessons))
+        checkpoint.tokenizer.save_pretrained(out)
+        checkpoint.images.save_pretrained(out)
+        checkpoint.prompting.save(out)
+        shutil.rmtree(out / "state", ignore_errors=True)
+    learner.ranks.wait()
 
 
 # ---------------------------------------------------------------- what is learnt in one step
@@ -340,27 +356,39 @@ def _claim(
 
 
 def _save(out: Path, learner: Learner, progress: Progress, hardness: np.ndarray) -> None:
-    """The state, whole or not at all."""
-    part, state = out / "state.part", out / "state"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    torch.save(learner.state() | {"progress": progress.__dict__, "hardness": torch.from_numpy(hardness)}, part / "state.pt")
-    old = out / "state.old"
-    shutil.rmtree(old, ignore_errors=True)
-    if state.exists():
-        os.replace(state, old)
-    os.replace(part, state)
-    shutil.rmtree(old, ignore_errors=True)
+    """The state, whole or not at all: a file of each process, and one rename."""
+    part, state, ranks = out / "state.part", out / "state", learner.ranks
+    if ranks.is_first:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+    ranks.wait()
+    about = {"progress": progress.__dict__, "hardness": torch.from_numpy(hardness), "ranks": ranks.count}
+    torch.save(learner.state() | about, ranks.own(part / "state.pt"))
+    ranks.wait()
+    if ranks.is_first:
+        old = out / "state.old"
+        shutil.rmtree(old, ignore_errors=True)
+        if state.exists():
+            os.replace(state, old)
+        os.replace(part, state)
+        shutil.rmtree(old, ignore_errors=True)
+    ranks.wait()
 
 
 def _resume(out: Path, learner: Learner, num_lessons: int) -> tuple[Progress, np.ndarray]:
     """The last saved state, or a fresh start; a kill between two renames leaves the older one."""
+    ranks = learner.ranks
     for folder in (out / "state", out / "state.old"):
-        if (folder / "state.pt").is_file():
-            found = torch.load(folder / "state.pt", weights_only=True)
-            learner.load_state(found)
-            hardness = found["hardness"].numpy()
-            if len(hardness) != num_lessons:
-                raise DataError(f"{folder}: was saved over {len(hardness)} traces, now there are {num_lessons}; choose a new folder")
-            return replace(Progress(), **found["progress"]), hardness
+        if not (folder / "state.pt").is_file():
+            continue
+        found = torch.load(ranks.own(folder / "state.pt"), weights_only=True)
+        if found["ranks"] != ranks.count:
+            raise ConfigError(
+                f"{folder}: was saved by {found['ranks']} processes, now there are {ranks.count}; launch as many, or start anew"
+            )
+        hardness = found["hardness"].numpy()
+        if len(hardness) != num_lessons:
+            raise DataError(f"{folder}: was saved over {len(hardness)} traces, now there are {num_lessons}; choose a new folder")
+        learner.load_state(found)
+        return replace(Progress(), **found["progress"]), hardness
     return Progress(), np.zeros(num_lessons)

@@ -9,12 +9,9 @@ that hold a centre, M things that stand in a slot of a token, S slots, C classes
 
 from __future__ import annotations
 
-import json
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,10 +20,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from pixelis.data.world.glances import COLOUR_NAMES, KIND_NAMES
-from pixelis.policy.vlm_load import load_checkpoint
 from pixelis.rollout.teacher.hand import GRID
-from pixelis.train.newborn import FREQUENCIES, place_codes
-from pixelis.train.optim import make_optimizer, set_rate
+from pixelis.train.newborn import place_codes
 from pixelis.train.views import MERGE, PATCH, View, grid_of, patches_of, pointing_box
 
 NUM_BOX = 6
@@ -37,7 +32,8 @@ NUM_SLOTS = 2
 NUM_CORNERS = 4
 _SHARPNESS = 8.0
 """Length of a place's code in the heads."""
-_SLOT_WIDTHS = (1, len(COLOUR_NAMES), len(KIND_NAMES))
+SLOT_WIDTHS = (1, len(COLOUR_NAMES), len(KIND_NAMES))
+"""Use, colour and kind of a slot."""
 
 
 @dataclass(frozen=True)
@@ -107,14 +103,14 @@ class SightHeads(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.patches = nn.Linear(width, MERGE**2 * sum(_WIDTHS))
-        self.slots = nn.Linear(width, NUM_SLOTS * sum(_SLOT_WIDTHS))
+        self.slots = nn.Linear(width, NUM_SLOTS * sum(SLOT_WIDTHS))
         self.corners = nn.Linear(width, NUM_SLOTS * NUM_CORNERS * width)
         self.register_buffer("codes_LD", place_codes(width)[::GRID] * _SHARPNESS)
 
     def forward(self, tokens_VD: torch.Tensor) -> Outputs:
         x = self.norm(tokens_VD)
         centre, colour, kind, box = self.patches(x).view(-1, sum(_WIDTHS)).split(_WIDTHS, dim=-1)
-        is_used, slot_colour, slot_kind = self.slots(x).view(-1, sum(_SLOT_WIDTHS)).split(_SLOT_WIDTHS, dim=-1)
+        is_used, slot_colour, slot_kind = self.slots(x).view(-1, sum(SLOT_WIDTHS)).split(SLOT_WIDTHS, dim=-1)
         corners = self.corners(x).view(-1, NUM_CORNERS, x.shape[-1])
         return Outputs(centre[:, 0], colour, kind, box, is_used[:, 0], slot_colour, slot_kind, corners, self.codes_LD)
 
@@ -244,160 +240,3 @@ def tokens_of(visual: Any, views: Sequence[np.ndarray]) -> torch.Tensor:
     patches = torch.from_numpy(np.concatenate([patches_of(view) for view in views]))
     grids = torch.tensor([grid_of(view) for view in views])
     return visual(patches, grids).pooler_output
-
-
-@torch.no_grad()
-def settle(visual: Any, heads: SightHeads, views: Sequence[View]) -> None:
-    """Turn the tokens so that each number of a token is one thing that the heads read: use, colour, kind, corners, of unit spread.
-
-    What a tower learns under a linear head is spread over directions of very unequal length around a large common mean, and a language
-    model learns to read it slowly. An affine map of the tokens mends that, and the merger's last layer takes it in: the model keeps its
-    shape. The heads fit the turned tokens no longer.
-    """
-    tokens_ND = torch.cat([tokens_of(visual, [v.pixels_HWC for v in views[k : k + 32]]) for k in range(0, len(views), 32)])
-    width, size = tokens_ND.shape[1], sum(_SLOT_WIDTHS)
-    slots, corners = heads.slots.weight.view(NUM_SLOTS, size, width), heads.corners.weight.view(NUM_SLOTS, NUM_CORNERS, width, width)
-    basis = torch.linalg.svd(heads.codes_LD, full_matrices=False).Vh[: 2 * len(FREQUENCIES)]
-    read = [slots[0], *(basis @ corners[0, c] for c in range(NUM_CORNERS)), slots[1, : 1 + len(COLOUR_NAMES)]]
-    rows = (torch.cat(read) * heads.norm.weight)[:width]
-    rows = rows - rows.mean(1, keepdim=True)
-    # What the heads do not read is kept too, at half the size: the largest directions of the rest.
-    spread_DD = torch.cov(tokens_ND.T)
-    known = torch.linalg.qr(rows.T).Q
-    rest = torch.eye(width) - known @ known.T
-    others = torch.linalg.eigh(rest @ spread_DD @ rest).eigenvectors.flip(1).T[: width - len(rows)]
-    used_N = tokens_ND @ rows[0]
-    things_ND = tokens_ND[used_N > used_N.quantile(1 - _SHARE_OF_THINGS)]
-    turn = torch.cat([_scaled(part, things_ND, size) for part, size in ((rows, 1.0), (others, 0.5)) if len(part)])
-    last = visual.merger.linear_fc2
-    last.bias.copy_(turn @ (last.bias - things_ND.mean(0)))
-    last.weight.copy_(turn @ last.weight)
-
-
-@torch.no_grad()
-def name_what_is_seen(embedding: Any, tokenizer: Any) -> None:
-    """Start the words for colours and kinds where settled tokens say them, so that asking for red and seeing red are alike at once."""
-    for first, names in ((1, COLOUR_NAMES), (1 + len(COLOUR_NAMES), KIND_NAMES)):
-        for number, name in enumerate(names):
-            for word in (name, f" {name}"):
-                ids = tokenizer.encode(word, add_special_tokens=False)
-                if len(ids) == 1 and first + number < embedding.weight.shape[1]:
-                    embedding.weight[ids[0]] = F.one_hot(torch.tensor(first + number), embedding.weight.shape[1])
-
-
-_SHARE_OF_THINGS = 0.05
-"""Of all tokens, those that hold something, about."""
-
-
-def _scaled(rows_RD: torch.Tensor, tokens_ND: torch.Tensor, size: float) -> torch.Tensor:
-    return rows_RD * (size / (tokens_ND @ rows_RD.T).std(0, correction=0).clamp(min=1e-6))[:, None]
-
-
-@dataclass(frozen=True)
-class SightSettings:
-    """How long and how fast; see `recipes/nano/sight.toml`."""
-
-    steps: int = 2000
-    batch_patches: int = 9000
-    rate: float = 3e-3
-    matrix_rate: float = 0.02
-    seed: int = 0
-    minutes: float = 60.0
-    """The schedule ends at the step or at the minute that comes first; the rate falls with whichever is nearer."""
-
-
-def train_sight(
-    checkpoint: str | Path,
-    views: Sequence[View],
-    dev: Sequence[View],
-    out: str | Path,
-    settings: SightSettings = SightSettings(),
-    *,
-    log: Callable[[dict], None] = print,
-) -> Path:
-    """Train a checkpoint's vision tower and write the checkpoint anew.
-
-    Args:
-        checkpoint: a folder of the Qwen3-VL family.
-        out: the folder to write; metrics go into `sight.jsonl` there.
-    """
-    torch.manual_seed(settings.seed)
-    loaded = load_checkpoint(checkpoint)
-    visual = loaded.base.model.visual
-    start_smooth(visual)
-    start_placed(visual)
-    undo = fold_time(visual)
-    heads = SightHeads(visual.config.out_hidden_size)
-    visual.train().requires_grad_(True)
-    optimizer = make_optimizer([("visual", visual), ("heads", heads)], rate=settings.rate, matrix_rate=settings.matrix_rate)
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
-    with (out / "sight.jsonl").open("a") as lines:
-        for step, batch in enumerate(_batches(views, settings)):
-            share = max(step / settings.steps, (time.monotonic() - started) / 60 / settings.minutes)
-            if share >= 1:
-                break
-            set_rate(optimizer, share)
-            outputs = heads(tokens_of(visual, [view.pixels_HWC for view in batch]))
-            loss, parts = sight_loss(outputs, targets_of(batch))
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_([*visual.parameters(), *heads.parameters()], 1.0)
-            optimizer.step()
-            if step % 50 == 0:
-                facts = {"step": step, "seconds": round(time.monotonic() - started), "loss": round(float(loss.detach()), 4)} | _rounded(
-                    parts
-                )
-                if step % 200 == 0:
-                    facts |= {f"dev_{k}": v for k, v in _rounded(evaluate(visual, heads, dev)).items()}
-                lines.write(json.dumps(facts) + "\n")
-                lines.flush()
-                log(facts)
-        facts = {"step": step, "seconds": round(time.monotonic() - started)}
-        facts |= {f"dev_{k}": v for k, v in _rounded(evaluate(visual, heads, dev)).items()}
-        lines.write(json.dumps(facts) + "\n")
-        log(facts)
-    settle(visual.eval(), heads, dev)
-    name_what_is_seen(loaded.base.get_input_embeddings(), loaded.tokenizer)
-    undo()
-    loaded.base.save_pretrained(out)
-    loaded.tokenizer.save_pretrained(out)
-    loaded.images.save_pretrained(out)
-    return out
-
-
-@torch.no_grad()
-def evaluate(visual: Any, heads: SightHeads, views: Sequence[View]) -> dict[str, float]:
-    """Mean scores over views."""
-    visual.eval()
-    rows = []
-    for k in range(0, len(views), 32):
-        batch = views[k : k + 32]
-        rows.append(sight_scores(heads(tokens_of(visual, [v.pixels_HWC for v in batch])), targets_of(batch)))
-    visual.train()
-    return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
-
-
-def _rounded(values: dict[str, float]) -> dict[str, float]:
-    return {key: round(value, 4) for key, value in values.items()}
-
-
-def _batches(views: Sequence[View], settings: SightSettings) -> Iterator[list[View]]:
-    """Endless seeded batches of about as many patches; half of the views mirrored left to right."""
-    rng = np.random.default_rng(settings.seed)
-    while True:
-        batch, count = [], 0
-        for k in rng.permutation(len(views)):
-            view = mirrored(views[k]) if rng.random() < 0.5 else views[k]
-            batch.append(view)
-            count += view.pixels_HWC.shape[0] * view.pixels_HWC.shape[1] // PATCH**2
-            if count >= settings.batch_patches:
-                yield batch
-                batch, count = [], 0
-
-
-def mirrored(view: View) -> View:
-    """Left and right exchanged, things too."""
-    things = [type(t)((1 - t.box[2], t.box[1], 1 - t.box[0], t.box[3]), t.colour, t.kind) for t in view.things]
-    return View(np.ascontiguousarray(view.pixels_HWC[:, ::-1]), tuple(sorted(things, key=lambda t: (t.box[0] + t.box[2], t.box[1]))))

@@ -6,10 +6,12 @@ finish. A trace from elsewhere brings its medium as a blob.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from pixelis.policy.base import Task
 from pixelis.policy.buffer import ImageRef
 from pixelis.policy.prompt import ImagePart, Prompting, question_parts
 from pixelis.policy.vlm_score import pixels_of
-from pixelis.train.bank import FeatureBank
+from pixelis.train.bank import FeatureBank, Pixels
 
 CHUNK = 32
 """Media encoded in one pass."""
@@ -58,11 +60,13 @@ def read_lessons(
     split: str | None = None,
     num_workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
+    cache: Path | None = None,
 ) -> list[Lesson]:
     """All accepted traces of some trace sets, in order, with their images encoded.
 
     Args:
         progress: called with (media done, media there).
+        cache: a file that remembers what is shown of each medium, so that a medium whose images the bank holds is not made again.
 
     Raises:
         DataError: a damaged trace set (file and line named), or a medium that cannot be had.
@@ -72,23 +76,60 @@ def read_lessons(
     media: dict[str, Trace] = {}
     for trace in traces:
         media.setdefault(trace.trajectory.medium.sha256, trace)
-    parts: dict[str, list[str | tuple[str, None]]] = {}
+    parts = _remembered(cache, prompting)
+    known = {name for name in media if name in parts and all(isinstance(part, str) or part[0] in bank for part in parts[name])}
+    fresh = [trace for name, trace in media.items() if name not in known]
     pending: list[tuple[str, np.ndarray]] = []
-    for done, (sha256, shown) in enumerate(_shown(list(media.values()), folders, prompting, num_workers), 1):
+    for done, (sha256, shown) in enumerate(_shown(fresh, folders, prompting, num_workers), len(known) + 1):
         parts[sha256] = [part if isinstance(part, str) else (part.sha256, None) for part in shown]
         pending += [(part.sha256, part.image_HWC) for part in shown if isinstance(part, ImagePart) and part.sha256 not in bank]
         if len(pending) >= CHUNK or done == len(media):
-            bank.add(pending)
+            bank.note(pending)
             pending = []
         if progress:
             progress(done, len(media))
+    if cache and fresh:
+        part = cache.with_name(cache.name + ".part")
+        part.write_text(json.dumps({"prompting": asdict(prompting), "media": parts}), encoding="utf-8")
+        os.replace(part, cache)
     return [_lesson(trace, parts[trace.trajectory.medium.sha256]) for trace in traces]
+
+
+Parts = list[str | tuple[str, None]]
+
+
+def _remembered(cache: Path | None, prompting: Prompting) -> dict[str, Parts]:
+    """What an earlier reading showed of each medium, if it prompted as this one does."""
+    if cache is None or not cache.is_file():
+        return {}
+    try:
+        found = json.loads(cache.read_text(encoding="utf-8"))
+        if found["prompting"] != json.loads(json.dumps(asdict(prompting))):
+            return {}
+        return {name: [part if isinstance(part, str) else (part[0], None) for part in parts] for name, parts in found["media"].items()}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{cache}: cannot be read ({error}); delete it, and it is made again") from None
 
 
 def _lesson(trace: Trace, parts: Sequence[str | tuple[str, None]]) -> Lesson:
     """The medium's parts with this trace's own question behind them."""
     decisive = decisive_steps(trace.trajectory, answer=f"{trace.answer} {trace.trajectory.final_text}")
     return Lesson(trace, (*parts[:-1], trace.trajectory.question), decisive)
+
+
+def pixels_again(folders: Sequence[str | Path], lessons: Sequence[Lesson], prompting: Prompting) -> Pixels:
+    """How to have an image's pixels again by its name, for a bank that holds only some: its medium is made or opened once more."""
+    media = {lesson.trajectory.medium.sha256: lesson.trace for lesson in lessons}
+    where = tuple(map(str, folders))
+
+    def pixels(name: str) -> np.ndarray:
+        trace = media.get(name.split(":")[0])
+        if trace is None:
+            return pixels_of(_blob(where, name))  # a crop
+        _, parts = show((trace.trajectory.medium.sha256, trace.item, trace.trajectory.question, prompting, where))
+        return next(part.image_HWC for part in parts if isinstance(part, ImagePart) and part.sha256 == name)
+
+    return pixels
 
 
 def _shown(
@@ -129,7 +170,7 @@ def _blob(folders: Sequence[str], name: str) -> bytes:
     for run in _runs(folders):
         if run.blob_path(name).is_file():
             return run.blob(name)
-    raise DataError(f"medium {name:.16} lies in none of {', '.join(folders)}, and its trace names no PixelWorld item")
+    raise DataError(f"medium or crop {name:.16} lies in none of {', '.join(folders)}, and no trace names a PixelWorld item for it")
 
 
 def _runs(folders: Sequence[str | Path]) -> Iterator[Any]:
@@ -152,8 +193,8 @@ def _add_crops(folders: Sequence[str | Path], traces: Sequence[Trace], bank: Fea
             wanted.discard(name)
             pending.append((name, pixels_of(run.blob(name))))
             if len(pending) >= CHUNK:
-                bank.add(pending)
+                bank.note(pending)
                 pending = []
-    bank.add(pending)
+    bank.note(pending)
     if wanted:
         raise DataError(f"{len(wanted)} crops lie in none of the trace sets, first {min(wanted):.16}: collect the traces again")

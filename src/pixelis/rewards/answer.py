@@ -1,0 +1,53 @@
+"""The answer's own reward: exact, or by degree for texts (ANLS) and numbers (MRA). Only the last turn's answer counts, and floods earn 0.
+
+Source: paper §3.2.2; Biten et al. (2019) for ANLS, Yang et al. (2024) for MRA.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+from rapidfuzz.distance import Levenshtein
+
+MAX_ANSWER_CHARS = 1000
+"""A longer answer is a flood that hopes to hold the right word somewhere."""
+LEAST_SIMILARITY = 0.5
+MRA_THRESHOLDS = tuple(round(0.5 + 0.05 * k, 2) for k in range(10))
+
+
+def normalised(text: str) -> str:
+    """NFKC, lower case, blanks joined, outer punctuation dropped."""
+    return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text).lower()).strip(" .,;:!?\"'")
+
+
+def exact(answer: str, truths: Sequence[str]) -> float:
+    return float(normalised(answer) in {normalised(truth) for truth in truths})
+
+
+def anls(answer: str, truths: Sequence[str]) -> float:
+    """Largest similarity, 1 - edits / length of the longer text, in [0, 1]; below 0.5 it is 0."""
+    said = normalised(answer)
+    best = max((Levenshtein.normalized_similarity(said, normalised(truth)) for truth in truths), default=0.0)
+    return float(best) if best >= LEAST_SIMILARITY else 0.0
+
+
+def relative_accuracy(answer: str, truth: float) -> float:
+    """MRA: share of thresholds t in 0.50, 0.55, ... 0.95 with |answer - truth| / |truth| < 1 - t; 0 where no number is said.
+
+    A truth of 0 is only met by 0 itself.
+    """
+    found = re.search(r"-?\d+(?:\.\d+)?", answer.replace(",", ""))
+    if found is None:
+        return 0.0
+    off = abs(float(found.group()) - truth)
+    if truth == 0:
+        return float(off == 0)
+    return float(np.mean([off / abs(truth) < 1 - threshold - 1e-12 for threshold in MRA_THRESHOLDS]))
+
+
+def is_flood(final_text: str) -> bool:
+    """Whether the last turn hopes to be right by saying everything: too long, or more than one answer in it."""
+    return len(final_text) > MAX_ANSWER_CHARS or final_text.count("<answer>") > 1

@@ -1,0 +1,86 @@
+"""From the rollouts of one prompt to rewards and advantages, after grouping. Letters: G rollouts of a group, N rollouts of a batch.
+
+Source: paper §3.2.2, §6.1; Pixel Reasoner (2025) for its curiosity rule.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+EPSILON = 1e-4
+
+
+@dataclass(frozen=True)
+class RewardWeights:
+    """lambda_c and lambda_h of the paper's total reward."""
+
+    curiosity: float = 0.10
+    coherence: float = 0.10
+
+
+def standardised(values_N: np.ndarray) -> np.ndarray:
+    """z values over a batch [N]; all 0 where nothing varies. Unknown (NaN) stays out of the statistics and gets 0."""
+    values = np.asarray(values_N, np.float64)
+    known = values[np.isfinite(values)]
+    if len(known) < 2 or known.std() < 1e-9:
+        return np.zeros(len(values))
+    return np.where(np.isfinite(values), (values - known.mean()) / known.std(), 0.0)
+
+
+def total_reward(
+    answer_N: np.ndarray, curiosity_N: np.ndarray, coherence_N: np.ndarray, penalty_N: np.ndarray, weights: RewardWeights = RewardWeights()
+) -> np.ndarray:
+    """R = R_answer + lambda_c z(mean r_cur) + lambda_h z(r_coh) - penalty, [N]; z over the batch."""
+    return (
+        np.asarray(answer_N, np.float64)
+        + weights.curiosity * standardised(curiosity_N)
+        + weights.coherence * standardised(coherence_N)
+        - np.asarray(penalty_N, np.float64)
+    )
+
+
+def pixel_reasoner_bonus(
+    uses_pixels_G: np.ndarray, num_ops_G: np.ndarray, *, least_rate: float = 0.3, most_ops: int = 1, alpha: float = 0.5, beta: float = 0.05
+) -> np.ndarray:
+    """Pixel Reasoner's rule, [G]: alpha * max(0, H - rate of the group) for those that use pixels, beta * min(0, N - ops) for all."""
+    uses = np.asarray(uses_pixels_G, bool)
+    return alpha * max(0.0, least_rate - float(uses.mean())) * uses + beta * np.minimum(0, most_ops - np.asarray(num_ops_G))
+
+
+@dataclass(frozen=True)
+class Advantages:
+    """Of one group."""
+
+    advantage_G: np.ndarray
+    """0 for those left out."""
+    is_used_G: np.ndarray
+    is_flat: bool
+    """All rewards are alike: nothing can be learnt from the group."""
+
+
+def advantages(reward_G: np.ndarray, is_cut_G: np.ndarray | None = None, *, top: int | None = None) -> Advantages:
+    """(R - mean) / (std + epsilon) over a group.
+
+    Args:
+        is_cut_G: rollouts that ran into a limit: what they would have come to is unknown, so they get no negative advantage.
+        top: keep so many, those furthest from the mean (the most informative); all when None.
+
+    Raises:
+        ValueError: a group of one, which has no comparison, or a reward that is not finite.
+    """
+    reward = np.asarray(reward_G, np.float64)
+    if len(reward) < 2:
+        raise ValueError("a group needs at least two rollouts")
+    if not np.isfinite(reward).all():
+        raise ValueError(f"rewards {reward.tolist()} are not all finite")
+    spread = float(reward.std())
+    if spread < 1e-9:
+        return Advantages(np.zeros(len(reward)), np.zeros(len(reward), bool), True)
+    advantage = (reward - reward.mean()) / (spread + EPSILON)
+    used = np.zeros(len(reward), bool)
+    used[np.argsort(-np.abs(advantage), kind="stable")[: top or len(reward)]] = True
+    if is_cut_G is not None:
+        used &= ~(np.asarray(is_cut_G, bool) & (advantage < 0))
+    return Advantages(np.where(used, advantage, 0.0), used, False)

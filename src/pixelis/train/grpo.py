@@ -1,0 +1,72 @@
+"""The policy loss of phase 2: clipped surrogate and KL to an anchor, averaged over action tokens. Letters: B rollouts, T tokens.
+
+Source: paper §3.2.2; Shao et al. (2024) for GRPO, Yu et al. (2025) for the wider upper clip and the mean over tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+CLIP_LOW, CLIP_HIGH = 0.2, 0.28
+
+
+@dataclass(frozen=True)
+class PolicyFacts:
+    """What a batch looked like; NaN where it has no action token."""
+
+    kl: float
+    """Mean k3 estimate to the anchor, nats per action token."""
+    clipped: float
+    """Share of action tokens whose clip was active, so that they gave no gradient."""
+    mismatch: float
+    """Mean |log p now - log p of the sampler|, nats."""
+    num_tokens: int
+
+
+def kl_to_anchor(logp_BT: Tensor, anchor_logp_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """k3 estimator per token [B, T], never negative, 0 off the mask."""
+    # Off the mask these gaps mean nothing. Zeroed before exp(): an overflow there would reach the loss as inf * 0 = NaN.
+    to_anchor_BT = torch.where(mask_BT, anchor_logp_BT - logp_BT, torch.zeros_like(logp_BT))
+    return to_anchor_BT.exp() - to_anchor_BT - 1
+
+
+def grpo_loss(
+    logp_BT: Tensor,
+    old_logp_BT: Tensor,
+    anchor_logp_BT: Tensor,
+    advantage_B: Tensor,
+    mask_BT: Tensor,
+    *,
+    beta: float,
+    clip_low: float = CLIP_LOW,
+    clip_high: float = CLIP_HIGH,
+) -> tuple[Tensor, PolicyFacts]:
+    """Mean over action tokens of -min(r A, clip(r, 1 - low, 1 + high) A) + beta * KL, with r = p now / p of the sampler.
+
+    Args:
+        logp_BT: of the policy that learns, with gradient; the others without.
+        mask_BT: bool, True on action tokens.
+
+    Returns:
+        The loss, 0 (still with a gradient of 0) when no token is an action's.
+    """
+    zero = torch.zeros_like(logp_BT)
+    gap_BT = torch.where(mask_BT, logp_BT - old_logp_BT, zero)
+    ratio_BT, gain_B1 = gap_BT.exp(), advantage_B.to(logp_BT.dtype)[:, None]
+    free, clipped = ratio_BT * gain_B1, ratio_BT.clamp(1 - clip_low, 1 + clip_high) * gain_B1
+    kl_BT = kl_to_anchor(logp_BT, anchor_logp_BT, mask_BT)
+    each_BT = torch.where(mask_BT, -torch.minimum(free, clipped) + beta * kl_BT, zero)
+    count = int(mask_BT.sum())
+    loss = each_BT.sum() / max(1, count)
+    if not count:
+        return loss, PolicyFacts(float("nan"), float("nan"), float("nan"), 0)
+    is_clipped_BT = mask_BT & (clipped < free)
+    return loss, PolicyFacts(
+        kl=float(kl_BT.detach().sum()) / count,
+        clipped=float(is_clipped_BT.sum()) / count,
+        mismatch=float(gap_BT.detach().abs().sum()) / count,
+        num_tokens=count,
+    )

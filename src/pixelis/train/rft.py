@@ -1,0 +1,229 @@
+"""Phase 2, CC-RFT: the loop, in order.
+
+Draw prompts, let the policy answer each of them several times with the real tools, run the model over what it wrote, reward every rollout,
+compare within groups, take one step within the KL corridor, and record it all. Source: paper §3.2.2, §6.1.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pixelis.core.errors import ConfigError, DataError
+from pixelis.core.media import open_medium
+from pixelis.data.world.item import Item
+from pixelis.data.world.items import FAMILIES, make_item, render
+from pixelis.policy.base import Task
+from pixelis.policy.buffer import ImageRef
+from pixelis.policy.vlm import VlmPolicy
+from pixelis.policy.vlm_score import pixels_of
+from pixelis.rewards.groups import Advantages, advantages
+from pixelis.rollout.pack import pack_trajectory
+from pixelis.rollout.run import Limits, Rollout, Runner
+from pixelis.tools.execute import Executor
+from pixelis.tools.settings import ToolSettings
+from pixelis.train.bank import FeatureBank
+from pixelis.train.corridor import regulate
+from pixelis.train.optim import set_rate
+from pixelis.train.rft_policy import Measured, PolicyLearner, UpdateFacts
+from pixelis.train.rft_record import Clock, journal, short_row, update_row
+from pixelis.train.rft_reward import Judge, Parts, Seen
+from pixelis.train.rft_state import Progress, RftSettings, claim, finish, resume, save
+from pixelis.train.step_heads import step_inputs
+
+LEAST_SIGHT = 1e-3
+"""Mean change of log p, in nats, when all pixels are taken away; below it the policy is blind."""
+BANK_BYTES = 512 << 20
+
+
+def run_rft(
+    policy: VlmPolicy,
+    executor: Executor,
+    tool_settings: ToolSettings,
+    out: str | Path,
+    settings: RftSettings = RftSettings(),
+    *,
+    log: Callable[[dict], None] = print,
+) -> Path:
+    """Train a policy by reinforcement and write its checkpoint.
+
+    Args:
+        policy: samples at temperature 1 without top-p, as it is learnt from; its model is trained in place.
+        executor: the tools, made from `tool_settings`.
+        out: new, or the folder of a run of the same settings that was cut short, which then goes on.
+
+    Raises:
+        ConfigError: the policy does not sample from its whole distribution, or `out` holds a run of other settings.
+        DataError: training and sampler see different things three updates in a row, or the policy is blind.
+    """
+    if policy.sampling.temperature != 1.0 or policy.sampling.top_p != 1.0:
+        raise ConfigError("reinforcement learns from what the policy itself would say: set temperature = 1 and top_p = 1")
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    claim(out, policy, settings)
+    bank = FeatureBank(policy.vision, max_bytes=BANK_BYTES)
+    learner = PolicyLearner(policy, bank, rate=settings.rate, batch_tokens=settings.batch_tokens)
+    judge = Judge(
+        policy.checkpoint.base.config.text_config.hidden_size, settings.curiosity, settings.structure, settings.weights, seed=settings.seed
+    )
+    progress = resume(out, learner, judge, settings)
+    limits = Limits(max_steps=settings.max_steps)
+    runner = Runner(policy, executor, settings=tool_settings, limits=limits, num_parallel=settings.num_parallel)
+    saved = time.monotonic()
+    with journal(out / "metrics.jsonl", progress.update) as write:
+        while progress.update < settings.updates:
+            row = one_update(policy, runner, bank, learner, judge, progress, settings)
+            progress.update += 1
+            write(row)
+            log(short_row(row, settings))
+            if time.monotonic() - saved > settings.save_every_s:
+                save(out, learner, judge, progress)
+                saved = time.monotonic()
+    finish(out, policy, judge)
+    return out
+
+
+def one_update(
+    policy: VlmPolicy, runner: Runner, bank: FeatureBank, learner: PolicyLearner, judge: Judge, progress: Progress, settings: RftSettings
+) -> dict[str, Any]:
+    """One turn of the loop; returns the row of the journal."""
+    clock = Clock()
+    items = [_item(progress.update * settings.prompts + k, settings) for k in range(settings.prompts)]
+    with _tasks(items) as tasks:
+        clock.lap("media")
+        jobs = [(task, settings.seed + 1 + g) for task in tasks for g in range(settings.group)]
+        rollouts = runner.run(jobs)
+        clock.lap("rollouts")
+        seen, num_lost = _seen(policy, bank, items, tasks, rollouts, settings.group)
+    with policy.paused():
+        measured = learner.measure([one.example for one in seen])
+        seen = [
+            replace(one, inputs=step_inputs(one.trajectory, one.example, m.middle_TD, m.last_TD, merge=policy.merge))
+            for one, m in zip(seen, measured, strict=True)
+        ]
+        clock.lap("score")
+        seed = settings.seed + 1000 * progress.update
+        parts = judge.judge(seen, seed=seed)
+        groups, gain = _compare(seen, parts, settings)
+        mismatch = _mismatch(seen, measured)
+        is_held = mismatch > settings.max_mismatch
+        progress.num_blocked = progress.num_blocked + 1 if is_held else 0
+        if progress.num_blocked >= 3:
+            raise DataError(f"training and sampler disagree by {mismatch:.4f} nats per token, three updates in a row: nothing was learnt")
+        set_rate(learner.optimizer, progress.update / settings.updates)
+        beta = progress.corridor.beta
+        facts = [] if is_held else _learn(learner, seen, measured, gain, beta, settings.minibatches, seed)
+        dynamics = judge.learn(seen, seed=seed)
+        sight = _sight(learner, seen, measured) if progress.update % settings.probe_every == 0 else None
+        kl = _kl(measured)
+        progress.corridor = regulate(progress.corridor, kl, settings.corridor)
+        clock.lap("train")
+    gates = {"kl": kl, "beta": beta, "mismatch": mismatch, "is_held": is_held, "sight": sight}
+    others = {"dynamics_loss": dynamics, "num_lost": num_lost, "seconds": clock.laps}
+    row = update_row(seen, parts, groups, facts, progress) | gates | others
+    if sight is not None and sight < LEAST_SIGHT:
+        raise DataError(f"without pixels the policy says the same (log p moves by {sight:.5f} nats): it is blind; look at the features")
+    return row
+
+
+# ---------------------------------------------------------------- sampling
+
+
+def _item(number: int, settings: RftSettings) -> Item:
+    names = settings.families or tuple(FAMILIES)
+    return make_item("train", number, seed=settings.world_seed, family=names[number % len(names)])
+
+
+@contextmanager
+def _tasks(items: Sequence[Item]) -> Iterator[list[Task]]:
+    with ExitStack() as stack:
+        media = [stack.enter_context(open_medium(render(item), name=item.medium_name)) for item in items]
+        yield [Task(question=item.prompt, medium=medium, id=item.id) for item, medium in zip(items, media, strict=True)]
+
+
+def _seen(
+    policy: VlmPolicy, bank: FeatureBank, items: Sequence[Item], tasks: Sequence[Task], rollouts: Sequence[Rollout], group: int
+) -> tuple[list[Seen], int]:
+    """Packed rollouts with their images in the bank, and how many the policy itself failed on, which teach nothing."""
+    seen, num_lost = [], 0
+    for number, (item, task) in enumerate(zip(items, tasks, strict=True)):
+        bank.add(list(policy.prompt_images(task).items()))
+        for rollout in rollouts[number * group : (number + 1) * group]:
+            trajectory = rollout.trajectory
+            if trajectory.stop in ("policy_error", "interrupted") or not any(run.role == "policy" for run in trajectory.tokens):
+                num_lost += 1
+                continue
+            crops = {name for run in trajectory.tokens for name in run.images if name not in bank}
+            bank.add([(name, pixels_of(rollout.blobs[name])) for name in sorted(crops)])
+            shown = [ImageRef(name, bank.grids[name]) for name in trajectory.tokens[0].images]
+            example = pack_trajectory(trajectory, policy.format, shown, crop_grid=bank.grids.__getitem__)
+            seen.append(Seen(number, item, trajectory, example))
+    if not seen:
+        raise DataError(f"all {len(rollouts)} rollouts failed; the first: {rollouts[0].trajectory.stop_detail}")
+    return seen, num_lost
+
+
+# ---------------------------------------------------------------- learning
+
+
+def _compare(seen: Sequence[Seen], parts: Parts, settings: RftSettings) -> tuple[list[Advantages], np.ndarray]:
+    """Advantages within groups, and of all rollouts [N] (NaN for those that are not learnt from)."""
+    owner = np.array([one.group for one in seen])
+    gain, groups = np.full(len(seen), np.nan), []
+    for group in np.unique(owner):
+        rows = np.flatnonzero(owner == group)
+        if len(rows) < 2:
+            continue
+        found = advantages(parts.total_N[rows], np.array([seen[k].is_cut for k in rows]), top=settings.top)
+        groups.append(found)
+        gain[rows[found.is_used_G]] = found.advantage_G[found.is_used_G]
+    return groups, gain
+
+
+def _learn(
+    learner: PolicyLearner, seen: Sequence[Seen], measured: Sequence[Measured], gain: np.ndarray, beta: float, num_parts: int, seed: int
+) -> list[UpdateFacts]:
+    """One step, or several over parts of the rollouts in random order."""
+    rows = np.flatnonzero(np.isfinite(gain))
+    if not len(rows):
+        return []
+    order = np.random.default_rng(seed).permutation(rows)
+    facts = []
+    for part in np.array_split(order, min(num_parts, len(order))):
+        facts.append(
+            learner.step(
+                [seen[k].example for k in part],
+                [measured[k].logp_N for k in part],
+                [measured[k].anchor_logp_N for k in part],
+                gain[part].tolist(),
+                beta=beta,
+            )
+        )
+    return facts
+
+
+def _kl(measured: Sequence[Measured]) -> float:
+    """Token-KL to the anchor, k3, nats per sampled token, before the step."""
+    gap = torch.cat([m.anchor_logp_N - m.logp_N for m in measured])
+    return float((gap.exp() - gap - 1).mean())
+
+
+def _mismatch(seen: Sequence[Seen], measured: Sequence[Measured]) -> float:
+    """Mean |log p of training - log p of the sampler|, nats per sampled token."""
+    sampled = [torch.tensor([value for run in one.trajectory.tokens if run.role == "policy" for value in run.logp]) for one in seen]
+    return float(torch.cat([(m.logp_N.cpu() - s).abs() for m, s in zip(measured, sampled, strict=True)]).mean())
+
+
+def _sight(learner: PolicyLearner, seen: Sequence[Seen], measured: Sequence[Measured]) -> float:
+    """Mean |change of log p| when all pixels are taken away, over the first rollouts."""
+    few = range(min(8, len(seen)))
+    with learner.blind():
+        without = learner.measure([seen[k].example for k in few])
+    return float(torch.cat([(without[k].logp_N - measured[k].logp_N).abs() for k in few]).mean())

@@ -1,0 +1,97 @@
+"""Phase 2: what is written down of every update."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pixelis.core.ops import OPS
+from pixelis.rewards.groups import Advantages
+from pixelis.train.rft_policy import UpdateFacts
+from pixelis.train.rft_reward import Parts, Seen
+from pixelis.train.rft_state import Progress, RftSettings
+
+
+def update_row(
+    seen: Sequence[Seen], parts: Parts, groups: Sequence[Advantages], facts: Sequence[UpdateFacts], progress: Progress
+) -> dict[str, Any]:
+    steps = [step for one in seen for step in one.trajectory.steps]
+    ops = Counter(step.call.op for step in steps if step.call is not None)
+    tool_rate = float(np.mean([one.num_steps > 0 for one in seen]))
+    if progress.first_tool_rate is None:
+        progress.first_tool_rate = tool_rate
+    total = max(1, sum(ops.values()))
+    shares = np.array([ops[op] / total for op in OPS if ops[op]])
+    families: dict[str, list[float]] = {}
+    for one in seen:
+        families.setdefault(one.item.family, []).append(one.answer_reward)
+    return {
+        "update": progress.update,
+        "answer": float(parts.answer_N.mean()),
+        "curiosity": float(parts.curiosity_N.mean()),
+        "structure": float(parts.structure_N.mean()),
+        "penalty": float(parts.penalty_N.mean()),
+        "reward": float(parts.total_N.mean()),
+        "by_family": {name: float(np.mean(values)) for name, values in sorted(families.items())},
+        "valid_share": float(np.mean([one.valid_share() for one in seen])),
+        "chain_length": float(np.mean([one.num_steps for one in seen])),
+        "invalid": sum(one.num_invalid for one in seen) / max(1, len(steps)),
+        "answered": float(np.mean([one.trajectory.answer is not None for one in seen])),
+        "ops": {op: ops[op] for op in OPS},
+        "op_entropy": float(-(shares * np.log(shares)).sum()) if len(shares) else 0.0,
+        "tool_rate": tool_rate,
+        "alarm": _alarm(tool_rate, progress),
+        "groups": len(groups),
+        "flat_groups": sum(group.is_flat for group in groups),
+        "used": int(sum(group.is_used_G.sum() for group in groups)),
+        "rollouts": len(seen),
+        "tokens": sum(f.policy.num_tokens for f in facts),
+        "loss": [f.loss for f in facts],
+        "grad_norm": [f.grad_norm for f in facts],
+        "clipped": [f.policy.clipped for f in facts],
+        "skipped": sum(f.is_skipped for f in facts),
+        "mean_kl": progress.corridor.mean_kl,
+    }
+
+
+def _alarm(tool_rate: float, progress: Progress) -> str:
+    """A word where the policy stops looking."""
+    return "tool rate fell below half of what it was at the start" if tool_rate < 0.5 * (progress.first_tool_rate or 0.0) else ""
+
+
+def short_row(row: dict[str, Any], settings: RftSettings) -> dict[str, Any]:
+    keys = ("update", "answer", "reward", "chain_length", "invalid", "valid_share", "kl", "beta", "mismatch", "flat_groups", "alarm")
+    short = {key: round(row[key], 4) if isinstance(row[key], float) else row[key] for key in keys}
+    return short | {"of": settings.updates, "seconds": row["seconds"]}
+
+
+class Clock:
+    """Seconds of each part of an update."""
+
+    def __init__(self) -> None:
+        self._last, self.laps = time.monotonic(), {}
+
+    def lap(self, name: str) -> None:
+        now = time.monotonic()
+        self.laps[name], self._last = round(now - self._last, 2), now
+
+
+@contextmanager
+def journal(path: Path, first: int) -> Iterator[Callable[[dict], None]]:
+    """Appends rows; those of updates that will be done again are dropped."""
+    kept = [line for line in path.read_text().splitlines() if json.loads(line)["update"] < first] if path.is_file() else []
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in kept)
+
+        def write(row: dict) -> None:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+
+        yield write

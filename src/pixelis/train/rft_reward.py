@@ -1,0 +1,194 @@
+"""What the rollouts of one update are worth: the parts of the reward, made from recorded facts and the step heads.
+
+The judge holds the heads and their running statistics; everything else is a pure function in `pixelis.rewards`. Statistics are updated
+after the rewards are given, so that no rollout is measured by a scale that it has moved itself.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from pixelis.core.trajectory import Trajectory
+from pixelis.data.world.item import Item
+from pixelis.data.world.score import score_answer
+from pixelis.data.world.verify import verify_trajectory
+from pixelis.rewards.answer import is_flood
+from pixelis.rewards.coherence import adjacent_cosines, coherence
+from pixelis.rewards.curiosity import curiosity, gate, mean_curiosity, surprise
+from pixelis.rewards.earning import earning_steps
+from pixelis.rewards.groups import RewardWeights, pixel_reasoner_bonus, total_reward
+from pixelis.rewards.penalty import penalty
+from pixelis.rewards.priors import ARGUMENT_PRIORS, next_step_infonce
+from pixelis.rewards.running import FamilyStatistics, Running
+from pixelis.rollout.pack import Example
+from pixelis.train.step_heads import StepHeads, StepInputs
+
+Curiosity = Literal["dynamics", "pixel_reasoner", "none"]
+Structure = Literal["coherence", "l2", "tv", "infonce", "none"]
+
+RECENT = 2000
+"""Step rewards over which the 95th percentile is taken."""
+CUT = ("step_limit", "token_limit", "time_limit")
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """One rollout with all that is known of it."""
+
+    group: int
+    item: Item
+    trajectory: Trajectory
+    example: Example
+    inputs: StepInputs | None = None
+    """Set once the model has been run over it."""
+
+    @property
+    def answer_reward(self) -> float:
+        """1 for a right answer of the last turn; 0 for a wrong one, none, or a flood."""
+        said = self.trajectory.answer
+        return 0.0 if said is None or is_flood(self.trajectory.final_text) else score_answer(self.item, said)
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.trajectory.steps)
+
+    @property
+    def num_invalid(self) -> int:
+        """Calls that no tool answered: malformed, with bad arguments, or failed."""
+        return sum(not step.result.is_ok for step in self.trajectory.steps)
+
+    @property
+    def is_cut(self) -> bool:
+        return self.trajectory.stop in CUT
+
+    def valid_share(self) -> float:
+        """RaPR of one trajectory: steps whose result is true in the world, over steps; 0 without steps."""
+        checks = verify_trajectory(self.item, self.trajectory)
+        return sum(check.is_valid for check in checks) / len(checks) if checks else 0.0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Per rollout, [N]."""
+
+    answer_N: np.ndarray
+    curiosity_N: np.ndarray
+    structure_N: np.ndarray
+    penalty_N: np.ndarray
+    bonus_N: np.ndarray
+    """Pixel Reasoner's rule, where it is chosen; else 0."""
+    total_N: np.ndarray
+
+
+@dataclass
+class Judge:
+    """The reward of phase 2.
+
+    Args:
+        hidden: size of the model's states.
+        curiosity, structure: which term, by name.
+    """
+
+    hidden: int
+    curiosity: Curiosity = "dynamics"
+    structure: Structure = "coherence"
+    weights: RewardWeights = RewardWeights()
+    rate: float = 1e-3
+    seed: int = 0
+    neighbours: FamilyStatistics = field(default_factory=FamilyStatistics)
+    variance: Running = Running()
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
+
+    def __post_init__(self) -> None:
+        self.heads = StepHeads(self.hidden, seed=self.seed)
+        self._optimizer = torch.optim.Adam(self.heads.parameters(), lr=self.rate)
+
+    def judge(self, seen: Sequence[Seen], *, seed: int) -> Parts:
+        """The parts and the total; z values are over this batch. Heads and statistics stay as they are."""
+        answer = np.array([one.answer_reward for one in seen])
+        curious = np.array([self._curious(one, seed=seed + k) for k, one in enumerate(seen)])
+        structured = np.array([self._structured(one) for one in seen])
+        cost = np.array([penalty(one.num_invalid, one.num_steps) for one in seen])
+        bonus = self._bonus(seen)
+        weights = self.weights if self.curiosity == "dynamics" else RewardWeights(0.0, self.weights.coherence)
+        return Parts(answer, curious, structured, cost, bonus, total_reward(answer, curious, structured, cost, weights) + bonus)
+
+    def learn(self, seen: Sequence[Seen], *, seed: int) -> float:
+        """Train the heads on what these rollouts saw, and let the statistics take them in. Returns the loss of the heads, per rollout."""
+        for one in seen:
+            cosines = adjacent_cosines(self.heads.embed(one.inputs))
+            self.neighbours = self.neighbours.add(one.item.family, cosines)
+            foresight = self.heads.foresee(one.inputs, seed=seed)
+            self.variance = self.variance.add(foresight.variance_S)
+            self.recent.extend(float(v) for v in self._step_rewards(one, seed=seed, cap=np.inf) if np.isfinite(v))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.heads.train()
+            self._optimizer.zero_grad()
+            loss = torch.stack([self.heads.loss(one.inputs) for one in seen]).mean()
+            loss.backward()
+            self._optimizer.step()
+            self.heads.eval()
+        return float(loss.detach())
+
+    def _step_rewards(self, one: Seen, *, seed: int, cap: float) -> np.ndarray:
+        """Of each step but the first."""
+        foresight = self.heads.foresee(one.inputs, seed=seed)
+        return curiosity(
+            surprise(foresight.predicted_SD, self.heads.seen(one.inputs)),
+            foresight.p_valid_S,
+            gate(foresight.variance_S, self.variance.mean),
+            cap=cap,
+            earns_S=earning_steps(one.trajectory)[1:],
+        )
+
+    def _curious(self, one: Seen, *, seed: int) -> float:
+        if self.curiosity != "dynamics":
+            return 0.0
+        cap = float(np.percentile(self.recent, 95)) if self.recent else np.inf
+        return mean_curiosity(self._step_rewards(one, seed=seed, cap=cap))
+
+    def _structured(self, one: Seen) -> float:
+        match self.structure:
+            case "coherence":
+                return coherence(self.heads.embed(one.inputs), self.neighbours.of(one.item.family))
+            case "infonce":
+                return next_step_infonce(self.heads.embed(one.inputs))
+            case "none":
+                return 0.0
+        return ARGUMENT_PRIORS[self.structure](one.inputs.arguments_SA.numpy())
+
+    def _bonus(self, seen: Sequence[Seen]) -> np.ndarray:
+        bonus = np.zeros(len(seen))
+        if self.curiosity != "pixel_reasoner":
+            return bonus
+        groups = np.array([one.group for one in seen])
+        for group in np.unique(groups):
+            rows = np.flatnonzero(groups == group)
+            uses = np.array([bool(earning_steps(seen[k].trajectory).any()) for k in rows])
+            bonus[rows] = pixel_reasoner_bonus(uses, np.array([seen[k].num_steps for k in rows]))
+        return bonus
+
+    # ------------------------------------------------------------ state
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "heads": self.heads.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "neighbours": self.neighbours.to_json(),
+            "variance": [self.variance.count, self.variance.mean, self.variance.squares],
+            "recent": list(self.recent),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.heads.load_state_dict(state["heads"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.neighbours = FamilyStatistics.from_json(state["neighbours"])
+        self.variance = Running(*state["variance"])
+        self.recent = deque(state["recent"], maxlen=RECENT)

@@ -1,0 +1,108 @@
+"""Phase 2: a run's settings, where it is, and how it is kept so that a killed one goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+
+from pixelis.core.errors import ConfigError
+from pixelis.policy.vlm import VlmPolicy
+from pixelis.rewards.groups import RewardWeights
+from pixelis.train.corridor import CorridorSettings, CorridorState
+from pixelis.train.rft_policy import PolicyLearner
+from pixelis.train.rft_reward import Curiosity, Judge, Structure
+
+
+@dataclass(frozen=True)
+class RftSettings:
+    """Values of a run; `recipes/nano/rft.toml` says where each comes from.
+
+    Args:
+        prompts, group: prompts of an update, and rollouts of each.
+        top: rollouts of a group that are learnt from, those furthest from its mean; all when None.
+        minibatches: optimiser steps over one set of rollouts.
+        families: of PixelWorld; all when empty.
+        world_seed: of the items, another than that of the traces.
+        max_steps: of a rollout.
+        max_mismatch: mean |log p of training - log p of the sampler| in nats beyond which an update is not taken.
+        probe_every: updates between looks at what the policy says without pixels.
+    """
+
+    updates: int = 200
+    prompts: int = 8
+    group: int = 6
+    top: int | None = None
+    minibatches: int = 1
+    families: tuple[str, ...] = ()
+    world_seed: int = 1
+    max_steps: int = 10
+    rate: float = 1e-4
+    batch_tokens: int = 6000
+    beta: float = 0.3
+    curiosity: Curiosity = "dynamics"
+    structure: Structure = "coherence"
+    weights: RewardWeights = RewardWeights()
+    corridor: CorridorSettings = CorridorSettings()
+    max_mismatch: float = 0.02
+    probe_every: int = 20
+    save_every_s: float = 300.0
+    num_parallel: int = 16
+    seed: int = 0
+
+
+@dataclass
+class Progress:
+    """Where a run is; with learner and judge, all that decides how it goes on."""
+
+    update: int = 0
+    corridor: CorridorState = field(default_factory=CorridorState.start)
+    first_tool_rate: float | None = None
+    num_blocked: int = 0
+    """Updates in a row that the mismatch gate held back."""
+
+
+def claim(out: Path, policy: VlmPolicy, settings: RftSettings) -> None:
+    about = json.loads(
+        json.dumps({"settings": {k: v for k, v in asdict(settings).items() if k != "save_every_s"}, "start": policy.info.version})
+    )
+    path = out / "run.json"
+    if not path.is_file():
+        path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    elif json.loads(path.read_text(encoding="utf-8")) != about:
+        raise ConfigError(f"{out}: holds a run of other settings or of another start; choose a new folder, or run it with its own recipe")
+
+
+def save(out: Path, learner: PolicyLearner, judge: Judge, progress: Progress) -> None:
+    """The state, whole or not at all."""
+    part, state = out / "state.part", out / "state.pt"
+    about = {"update": progress.update, "corridor": asdict(progress.corridor), "first_tool_rate": progress.first_tool_rate}
+    torch.save({"learner": learner.state(), "judge": judge.state(), "progress": about}, part)
+    os.replace(part, state)
+
+
+def resume(out: Path, learner: PolicyLearner, judge: Judge, settings: RftSettings) -> Progress:
+    if not (out / "state.pt").is_file():
+        return Progress(corridor=CorridorState.start(settings.beta))
+    found = torch.load(out / "state.pt", weights_only=True)
+    learner.load_state(found["learner"])
+    judge.load_state(found["judge"])
+    about = found["progress"]
+    return Progress(about["update"], CorridorState(**about["corridor"]), about["first_tool_rate"])
+
+
+def finish(out: Path, policy: VlmPolicy, judge: Judge) -> None:
+    from safetensors.torch import save_file
+
+    with policy.paused() as model:
+        model.save_pretrained(out)
+    policy.checkpoint.tokenizer.save_pretrained(out)
+    policy.checkpoint.images.save_pretrained(out)
+    policy.prompting.save(out)
+    save_file(judge.heads.state_dict(), str(out / "step_heads.safetensors"))
+    (out / "step_statistics.json").write_text(json.dumps(judge.neighbours.to_json(), indent=1) + "\n", encoding="utf-8")
+    (out / "state.part").unlink(missing_ok=True)
+    (out / "state.pt").unlink(missing_ok=True)

@@ -1,0 +1,129 @@
+"""Run the training of sight: seeded batches of views, the schedule, what is measured, and the checkpoint with settled tokens."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pixelis.policy.vlm_load import load_checkpoint
+from pixelis.train.optim import make_optimizer, set_rate
+from pixelis.train.settling import name_what_is_seen, settle
+from pixelis.train.sight import SightHeads, fold_time, sight_loss, sight_scores, start_placed, start_smooth, targets_of, tokens_of
+from pixelis.train.views import PATCH, View
+
+
+@dataclass(frozen=True)
+class SightSettings:
+    """How long and how fast; see `recipes/nano/sight.toml`."""
+
+    steps: int = 2000
+    batch_patches: int = 9000
+    rate: float = 3e-3
+    matrix_rate: float = 0.02
+    seed: int = 0
+    minutes: float = 60.0
+    """The schedule ends at the step or at the minute that comes first; the rate falls with whichever is nearer."""
+
+
+def train_sight(
+    checkpoint: str | Path,
+    views: Sequence[View],
+    dev: Sequence[View],
+    out: str | Path,
+    settings: SightSettings = SightSettings(),
+    *,
+    log: Callable[[dict], None] = print,
+) -> Path:
+    """Train a checkpoint's vision tower and write the checkpoint anew.
+
+    Args:
+        checkpoint: a folder of the Qwen3-VL family.
+        out: the folder to write; metrics go into `sight.jsonl` there.
+    """
+    torch.manual_seed(settings.seed)
+    loaded = load_checkpoint(checkpoint)
+    visual = loaded.base.model.visual
+    start_smooth(visual)
+    start_placed(visual)
+    undo = fold_time(visual)
+    heads = SightHeads(visual.config.out_hidden_size)
+    visual.train().requires_grad_(True)
+    optimizer = make_optimizer([("visual", visual), ("heads", heads)], rate=settings.rate, matrix_rate=settings.matrix_rate)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    with (out / "sight.jsonl").open("a") as lines:
+        for step, batch in enumerate(_batches(views, settings)):
+            share = max(step / settings.steps, (time.monotonic() - started) / 60 / settings.minutes)
+            if share >= 1:
+                break
+            set_rate(optimizer, share)
+            outputs = heads(tokens_of(visual, [view.pixels_HWC for view in batch]))
+            loss, parts = sight_loss(outputs, targets_of(batch))
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_([*visual.parameters(), *heads.parameters()], 1.0)
+            optimizer.step()
+            if step % 50 == 0:
+                facts = {"step": step, "seconds": round(time.monotonic() - started), "loss": round(float(loss.detach()), 4)} | _rounded(
+                    parts
+                )
+                if step % 200 == 0:
+                    facts |= {f"dev_{k}": v for k, v in _rounded(evaluate(visual, heads, dev)).items()}
+                lines.write(json.dumps(facts) + "\n")
+                lines.flush()
+                log(facts)
+        facts = {"step": step, "seconds": round(time.monotonic() - started)}
+        facts |= {f"dev_{k}": v for k, v in _rounded(evaluate(visual, heads, dev)).items()}
+        lines.write(json.dumps(facts) + "\n")
+        log(facts)
+    settle(visual.eval(), heads, dev)
+    name_what_is_seen(loaded.base.get_input_embeddings(), loaded.tokenizer)
+    undo()
+    loaded.base.save_pretrained(out)
+    loaded.tokenizer.save_pretrained(out)
+    loaded.images.save_pretrained(out)
+    return out
+
+
+@torch.no_grad()
+def evaluate(visual: Any, heads: SightHeads, views: Sequence[View]) -> dict[str, float]:
+    """Mean scores over views."""
+    visual.eval()
+    rows = []
+    for k in range(0, len(views), 32):
+        batch = views[k : k + 32]
+        rows.append(sight_scores(heads(tokens_of(visual, [v.pixels_HWC for v in batch])), targets_of(batch)))
+    visual.train()
+    return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    return {key: round(value, 4) for key, value in values.items()}
+
+
+def _batches(views: Sequence[View], settings: SightSettings) -> Iterator[list[View]]:
+    """Endless seeded batches of about as many patches; half of the views mirrored left to right."""
+    rng = np.random.default_rng(settings.seed)
+    while True:
+        batch, count = [], 0
+        for k in rng.permutation(len(views)):
+            view = mirrored(views[k]) if rng.random() < 0.5 else views[k]
+            batch.append(view)
+            count += view.pixels_HWC.shape[0] * view.pixels_HWC.shape[1] // PATCH**2
+            if count >= settings.batch_patches:
+                yield batch
+                batch, count = [], 0
+
+
+def mirrored(view: View) -> View:
+    """Left and right exchanged, things too."""
+    things = [type(t)((1 - t.box[2], t.box[1], 1 - t.box[0], t.box[3]), t.colour, t.kind) for t in view.things]
+    return View(np.ascontiguousarray(view.pixels_HWC[:, ::-1]), tuple(sorted(things, key=lambda t: (t.box[0] + t.box[2], t.box[1]))))

@@ -1,0 +1,133 @@
+"""Phase 2 in miniature: a newborn policy with the real tools, its journal, its gates, and a killed run that goes on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from pixelis.agent import make_executor
+from pixelis.core.errors import ConfigError, DataError
+from pixelis.policy.prompt import Prompting
+from pixelis.policy.vlm import VlmPolicy
+from pixelis.policy.vlm_load import load_checkpoint
+from pixelis.policy.vlm_make import make_checkpoint
+from pixelis.tools.settings import ToolSettings
+from pixelis.tools.toolbox import resolved
+from pixelis.train import rft
+from pixelis.train.rft import run_rft
+from pixelis.train.rft_state import RftSettings
+from pixelis.train.start import load_learner
+from pixelis.train.vocabulary import make_vocabulary
+
+SIZES = {"hidden": 48, "num_layers": 3, "num_heads": 3, "num_kv_heads": 3, "vision_hidden": 32, "vision_layers": 1, "num_deepstack": 0}
+PROMPTING = Prompting(guide="", has_schemas=False, max_pixels=128 * 96, max_frames=2, image_size=(128, 96), frame_size=(128, 96))
+SETTINGS = RftSettings(updates=3, prompts=2, group=3, families=("read_sign", "no_tool"), rate=1e-3, probe_every=2, max_steps=3)
+
+
+@pytest.fixture(scope="module")
+def born(tmp_path_factory):
+    folder = make_checkpoint(tmp_path_factory.mktemp("born"), make_vocabulary(), **SIZES, max_pixels=128 * 96)
+    PROMPTING.save(folder)
+    return folder
+
+
+def train(born, out, settings=SETTINGS, *, log=lambda _: None, blind=False, **sampling):
+    tools = resolved(ToolSettings())
+    learner = load_learner(born)
+    if blind:
+        with torch.no_grad():
+            for parameter in learner.base.model.visual.merger.parameters():
+                parameter.zero_()
+    policy = VlmPolicy(learner, max_new_tokens=12, **sampling)
+    try:
+        return run_rft(policy, make_executor(tools), tools, out, settings, log=log)
+    finally:
+        policy.close()
+
+
+def rows_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights_of(folder):
+    return dict(load_checkpoint(folder).model.named_parameters())
+
+
+@pytest.fixture(scope="module")
+def trained(born, tmp_path_factory):
+    return train(born, tmp_path_factory.mktemp("rft") / "whole")
+
+
+def test_the_journal_says_what_happened(trained):
+    rows = rows_of(trained)
+    assert [row["update"] for row in rows] == [0, 1, 2]
+    assert rows[0]["kl"] == pytest.approx(0, abs=1e-9)  # the policy is its own anchor before the first step
+    assert all(row["mismatch"] < 1e-4 and not row["is_held"] for row in rows)
+    assert rows[0]["sight"] > 1e-3 and rows[1]["sight"] is None
+    assert all(row["rollouts"] + row["num_lost"] == 6 and row["groups"] == 2 for row in rows)
+    # A newborn writes nothing that is a call: every step costs 0.30.
+    assert rows[0]["penalty"] > 0 and rows[0]["invalid"] == 1.0 and rows[0]["answer"] == 0.0
+
+
+def test_the_anchor_stays_and_the_policy_moves(born, trained):
+    before, after = weights_of(born), weights_of(trained)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert not any("visual" in name for name in moved)
+    used = sum(row["used"] for row in rows_of(trained))
+    assert bool(moved) == bool(used)
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(born, trained, tmp_path):
+    class Killed(Exception):
+        pass
+
+    def log(row):
+        if row["update"] == 1:
+            raise Killed
+
+    settings = replace(SETTINGS, save_every_s=0.0)
+    with pytest.raises(Killed):
+        train(born, tmp_path / "run", settings, log=log)
+    train(born, tmp_path / "run", settings)
+    one, two = weights_of(trained), weights_of(tmp_path / "run")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    clean = [
+        [{k: v for k, v in row.items() if k not in ("seconds", "mismatch")} for row in rows_of(f)] for f in (trained, tmp_path / "run")
+    ]
+    assert clean[0] == clean[1]
+
+
+def test_what_cannot_be_learnt_from_is_refused(born, trained, tmp_path):
+    with pytest.raises(ConfigError, match="temperature = 1"):
+        train(born, tmp_path / "cold", temperature=0.7)
+    with pytest.raises(ConfigError, match="other settings"):
+        train(born, trained, replace(SETTINGS, rate=0.5))
+    with pytest.raises(DataError, match="blind"):
+        train(born, tmp_path / "blind", blind=True)
+
+
+def test_a_sampler_that_sees_other_things_holds_every_update(born, tmp_path):
+    with pytest.raises(DataError, match="three updates in a row"):
+        train(born, tmp_path / "held", replace(SETTINGS, max_mismatch=-1.0))
+    rows = rows_of(tmp_path / "held")
+    assert [row["is_held"] for row in rows] == [True, True] and not any(row["loss"] for row in rows)
+
+
+def test_groups_are_compared_within_themselves():
+    class One:
+        is_cut = False
+
+        def __init__(self, group):
+            self.group = group
+
+    class Total:
+        total_N = np.array([1.0, 0.0, 5.0, 5.0, 3.0])
+
+    groups, gain = rft._compare([One(0), One(0), One(1), One(1), One(2)], Total(), SETTINGS)
+    assert [group.is_flat for group in groups] == [False, True]  # the third has one rollout and nothing to compare it with
+    assert gain[0] == -gain[1] > 0.99 and np.isnan(gain[2:]).all()
