@@ -191,6 +191,22 @@ def rft(
         policy.close()
 
 
+@train.command()
+def ship(
+    checkpoint: Annotated[Path, typer.Argument(help="A trained checkpoint, such as runs/nano/sft.")],
+    name: Annotated[str, typer.Argument(help="What the policy will be called: pixelis ask --policy NAME.")],
+    out: Annotated[Path | None, typer.Option(help="Where to; among the policies that come with the package unless given.")] = None,
+) -> None:
+    """Put a trained checkpoint, in half precision, among the policies that are known by name."""
+    from pixelis.agent import POLICIES, WEIGHTS
+    from pixelis.train.ship import ship as write
+
+    if name in POLICIES and not (WEIGHTS / name).is_dir():
+        raise ConfigError(f"{name!r} is a policy of another kind; choose another name")
+    folder = out or WEIGHTS / name
+    print(f"{folder}: {write(checkpoint, folder) / 1e6:.1f} MB")
+
+
 def _log(facts: dict[str, Any]) -> None:
     print(json.dumps(facts), flush=True)
 

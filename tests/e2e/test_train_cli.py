@@ -113,8 +113,14 @@ def test_seeing_pointing_and_acting_in_miniature(traces, tmp_path):
     head = f'checkpoint = "{tmp_path / "primer"}"\nout = "{tmp_path / "sft"}"\ntraces = ["{traces}"]\ndev_traces = ["{traces}"]\n'
     sft.write_text(f'{head}[sft]\nepochs = 1\n[rehearsal]\nviews = "{tmp_path / "views"}"\nnum_dev = 40\n')
     rows = [json.loads(line) for line in pixelis("train", "sft", sft, "--workers", 1).stdout.splitlines() if line.startswith("{")]
-    assert rows[0]["traces"] + rows[0]["left_out_as_too_long"] == 14
+    assert rows[0]["traces"] + rows[0]["left_out_as_too_long"] == len(list(read_traces(traces)))
     assert load_checkpoint(tmp_path / "sft").prompting.image_size == (160, 96)  # what the primer was prompted with
+    assert "MB" in pixelis("train", "ship", tmp_path / "sft", "mini", "--out", tmp_path / "mini").stdout
+    large, small = load_checkpoint(tmp_path / "sft"), load_checkpoint(tmp_path / "mini")
+    assert small.prompting == large.prompting and (tmp_path / "mini" / "normalisers.json").is_file()
+    pairs = zip(large.model.parameters(), small.model.parameters(), strict=True)
+    assert all(a.dtype == b.dtype and (a - b).abs().max() < 1e-2 for a, b in pairs)  # stored by halves, loaded whole
+    pixelis("train", "ship", tmp_path / "sft", "planner", ok=False)
     rft = tmp_path / "rft.toml"
     head = f'checkpoint = "{tmp_path / "sft"}"\nout = "{tmp_path / "rft"}"\nmax_new_tokens = 12\n'
     rft.write_text(f'{head}[rft]\nupdates = 1\nprompts = 1\ngroup = 2\nfamilies = ["no_tool"]\nprobe_every = 2\nmax_steps = 2\n')

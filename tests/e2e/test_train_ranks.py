@@ -1,4 +1,4 @@
-"""Training in two processes, as `accelerate launch` starts them: the same weights as one process that takes both doses itself."""
+"""Training in two processes, as a launcher starts them: the same weights as one process that takes both doses itself."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def tiny(tmp_path_factory):
     return make_checkpoint(tmp_path_factory.mktemp("tiny"), vocab_size=700, hidden=64, num_layers=2, max_pixels=128 * 128)
 
 
-def train(recipe: Path, *launcher: object, ok: bool = True) -> subprocess.CompletedProcess:
+def train(recipe: Path, *launcher: object, ok: bool = True, **more: str) -> subprocess.CompletedProcess:
     command = [*launcher, BIN / "pixelis", "train", "sft", recipe, "--workers", 1]
-    env = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    env = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"} | more
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=280, env=env)
     assert (done.returncode == 0) is ok, done.stdout + done.stderr
     return done
@@ -60,30 +60,27 @@ rate = 1e-2
     return path
 
 
-LAUNCH = (BIN / "accelerate", "launch", "--cpu", "--num_processes", 2, "--num_machines", 1, "--mixed_precision", "no")
-SHARDED = ("--use_fsdp", "--fsdp_version", 2, "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP", "--fsdp_transformer_layer_cls_to_wrap")
+LAUNCH = (BIN / "torchrun", "--nproc-per-node", 2, "--no-python")
+SHARDED = {"ACCELERATE_USE_FSDP": "true"}
+"""What `accelerate launch --use_fsdp` sets; that launcher itself knows no CPUs."""
 
 
 @pytest.mark.parametrize(
-    ("more", "launcher", "name"),
+    ("more", "env", "name"),
     [
-        ("[sft]", LAUNCH, "model.safetensors"),
-        (
-            "[lora]\nrank = 4\n[sft]\nuse_muon = false",
-            (*LAUNCH, *SHARDED, "Qwen3VLTextDecoderLayer"),
-            "policy/adapter_model.safetensors",
-        ),
+        ("[sft]", {}, "model.safetensors"),
+        ("[lora]\nrank = 4\n[sft]\nuse_muon = false", SHARDED, "policy/adapter_model.safetensors"),
     ],
     ids=["copies", "shards"],
 )
-def test_two_processes_learn_what_one_does(tiny, traces, tmp_path, more, launcher, name):
+def test_two_processes_learn_what_one_does(tiny, traces, tmp_path, more, env, name):
     train(write(tmp_path / "one.toml", tiny, traces, accumulate=2, more=more))
-    done = train(write(tmp_path / "two.toml", tiny, traces, accumulate=1, more=more), *launcher, "--no_python")
+    done = train(write(tmp_path / "two.toml", tiny, traces, accumulate=1, more=more), *LAUNCH, **env)
     rows = [[json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()] for run in ("one", "two")]
     assert len(rows[0]) == len(rows[1]) > 2 and len([line for line in done.stdout.splitlines() if "learning_parameters" in line]) == 1
     for a, b in zip(*rows, strict=True):
         assert a.get("tokens") == b.get("tokens")
-        assert a.get("token_loss") == pytest.approx(b.get("token_loss"), rel=1e-4)
+        assert (a.get("token_loss") or a["dev"]["all"]) == pytest.approx(b.get("token_loss") or b["dev"]["all"], rel=1e-4)
     one, two = load_file(tmp_path / "one" / name), load_file(tmp_path / "two" / name)
     assert one.keys() == two.keys()
     assert all(torch.allclose(one[key], two[key], atol=2e-4) for key in one)
@@ -93,7 +90,7 @@ def test_two_processes_learn_what_one_does(tiny, traces, tmp_path, more, launche
 
 def test_muon_is_refused_where_matrices_are_cut(tiny, traces, tmp_path):
     recipe = write(tmp_path / "one.toml", tiny, traces, accumulate=1, more="[sft]")
-    done = train(recipe, *LAUNCH, *SHARDED, "Qwen3VLTextDecoderLayer", "--no_python", ok=False)
+    done = train(recipe, *LAUNCH, ok=False, **SHARDED)
     assert "use_muon = false" in done.stderr
 
 

@@ -114,11 +114,11 @@ def test_examples_follow_from_number_and_seed():
     assert any(not np.array_equal(one.ids_T, Lessons([VIEW], refs, CHAT, 3).example(k).ids_T) for k in range(8, 12))
 
 
-def test_the_first_lessons_are_about_views_with_little_in_them():
+def test_the_first_lessons_have_no_picture_and_the_next_little_in_it():
     crowd = View(VIEW.pixels_HWC, tuple(Sight((k / 20, 0.1, k / 20 + 0.04, 0.2), k % 12, k % 9) for k in range(12)))
     refs = [ImageRef(name, grid_of(VIEW.pixels_HWC)) for name in ("little", "much")]
     lessons = Lessons([VIEW, crowd], refs, CHAT, 3)
-    for share, wanted in ((0.0, {"little"}), (STAGES[0][0], {"little"}), (1.0, {"little", "much"})):
+    for share, wanted in ((0.0, set()), (STAGES[0][0], set()), (STAGES[1][0], {"little"}), (1.0, {"little", "much"})):
         assert {placed.image.sha256 for k in range(40) for placed in lessons.example(k, share=share).images} == wanted
     with pytest.raises(DataError, match="at most 2"):
         Lessons([crowd], refs[1:], CHAT, 3)

@@ -24,6 +24,7 @@ from pixelis.core.trajectory import Trajectory
 from pixelis.data.world.raster import SHAPES
 from pixelis.tools.engines.prop_colour import COLOUR_NAMES
 from pixelis.train.losses import box_loss, span_loss
+from pixelis.train.normalisers import confidence_of
 
 LAMBDA_AUX = 0.2
 """L_SFT = L_tok + LAMBDA_AUX * mean(L_aux)."""
@@ -70,39 +71,29 @@ def _target(output: Output, medium: MediumInfo, classes: Sequence[str]) -> AuxTa
     match output:
         case SegOutput() | ZoomOutput() | OcrOutput():
             region = target_of(output, None).box  # of a text: where it stands, the region that a later `ref` means
-            return _made("box", _relative(region, medium), confidence_of(output)) if region else None
+            return _made("box", _relative(region, medium), certainty_of(output)) if region else None
         case TrkOutput():
             seen = [point.box for point in output.visible if point.box]
-            return _made("track", [*_relative(seen[0], medium), *_relative(seen[-1], medium)], confidence_of(output)) if seen else None
+            return _made("track", [*_relative(seen[0], medium), *_relative(seen[-1], medium)], certainty_of(output)) if seen else None
         case TempOutput():
             if not output.segments or medium.duration_s <= 0:
                 return None
             best = output.segments[0]
-            return _made("span", np.clip([best.start_s / medium.duration_s, best.end_s / medium.duration_s], 0, 1), confidence_of(output))
+            return _made("span", np.clip([best.start_s / medium.duration_s, best.end_s / medium.duration_s], 0, 1), certainty_of(output))
         case PropOutput():
             if not output.attributes:
                 return None
             first = output.attributes[0]
             name = f"{output.what}:{first.value}"
-            return _made("attribute", [classes.index(name if name in classes else OTHER)], confidence_of(output))
+            return _made("attribute", [classes.index(name if name in classes else OTHER)], certainty_of(output))
     raise AssertionError(output)
 
 
-def confidence_of(output: Output | None) -> float:
-    """A tool's own confidence in what it returned, in [0, 1]: of the first thing found, for OCR the mean; 1 for ZOOM, which cannot err; 0
-    where nothing was found."""
-    match output:
-        case ZoomOutput():
-            return 1.0
-        case SegOutput() | TrkOutput():
-            return output.score
-        case OcrOutput():
-            return float(np.mean([span.confidence for span in output.spans])) if output.spans else 0.0
-        case TempOutput():
-            return output.segments[0].score if output.segments else 0.0
-        case PropOutput():
-            return output.attributes[0].confidence if output.attributes else 0.0
-    return 0.0
+def certainty_of(output: Output | None) -> float:
+    """A tool's confidence in what it returned as a number in [0, 1]: 1 for ZOOM, which cannot err, 0 where nothing was found."""
+    if isinstance(output, ZoomOutput):
+        return 1.0
+    return (confidence_of(output) if output is not None else None) or 0.0
 
 
 def _relative(box: Box, medium: MediumInfo) -> list[float]:

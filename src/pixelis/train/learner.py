@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pixelis.core.errors import ConfigError
 from pixelis.policy.vlm_load import base_of
 from pixelis.rollout.pack import Example, weights
 from pixelis.train.auxiliary import AuxiliaryHeads, AuxTarget, pool_actions
@@ -90,6 +91,9 @@ class Learner:
         rate, matrix_rate, use_muon: of the optimiser; see `make_optimizer`.
         mixed: matrix products of a step in bfloat16, everything else as the weights are. Measuring is never mixed.
         ranks: the processes that learn together.
+
+    Raises:
+        ConfigError: Muon over shards.
     """
 
     def __init__(
@@ -115,9 +119,11 @@ class Learner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.heads = AuxiliaryHeads(text.config.hidden_size).to(text.embed_tokens.weight.device) if lambda_aux else None
+        if use_muon and ranks.is_sharded:
+            raise ConfigError("Muon orthogonalises whole matrices, and FSDP cuts them: set use_muon = false, or launch without --use_fsdp")
+        self._imitation = ranks.prepare(Imitation(model, self.heads, features_of), blocks=text.layers, whole=visual)
         modules = [("model", model), *([("heads", self.heads)] if self.heads else [])]
         self.optimizer: Optimizer = make_optimizer(modules, rate=rate, matrix_rate=matrix_rate, use_muon=use_muon)
-        self._imitation = ranks.prepare(Imitation(model, self.heads, features_of), self.optimizer, whole=[visual])
         self._learning = [p for _, module in modules for p in module.parameters() if p.requires_grad]
         self.num_learning = sum(p.numel() for p in self._learning)
 
@@ -146,7 +152,7 @@ class Learner:
                 (loss * self.ranks.count).backward()
             token_sum, aux_sum = token_sum + float((each.detach() * weight_N).sum()), aux_sum + float(aux.detach())
             ce += _by_row(each.detach(), weight_N, batch)
-            num_tokens, num_learnt = num_tokens + batch.num_tokens, num_learnt + len(each)
+            num_tokens, num_learnt = num_tokens + batch.num_tokens * bool(len(each)), num_learnt + len(each)
         norm = float(gathered(torch.nn.utils.clip_grad_norm_(self._learning, self._clip)))
         token_sum, aux_sum, num_tokens, num_learnt = self.ranks.total([token_sum, aux_sum, num_tokens, num_learnt])
         token_loss, aux_loss = token_sum / total, aux_sum / num_targets

@@ -17,6 +17,7 @@ from pixelis.core.errors import DataError
 from pixelis.core.grammar import render_call
 from pixelis.core.ops import Call
 from pixelis.data.world.glances import COLOUR_NAMES, Sight
+from pixelis.data.world.raster import SHAPES
 from pixelis.data.world.words import numbers_of, words_of
 from pixelis.policy.buffer import ChatFormat, ImageRef, TokenBuffer
 from pixelis.rollout.pack import PROMPT, TEXT, TOOL, Example
@@ -136,13 +137,15 @@ def without_picture(rng: np.random.Generator, *, num_questions: int = 8) -> Dial
         _sum,
         _difference,
         _compare,
+        _compare,
         _most,
         _letter,
         _small,
         _span,
         _nearest,
         _repeat,
-        _repeat,
+        _cell,
+        _place,
     )
     return [asks[rng.integers(len(asks))](rng) for _ in range(num_questions)]
 
@@ -172,10 +175,41 @@ def _compare(rng: np.random.Generator) -> tuple[str, str]:
         3: lambda: f"{rng.uniform(0.1, 9.9):.1f}",
     }[int(form)]
     a, b = draw(), draw()
-    one, two = (COLOUR_NAMES[k] for k in rng.choice(len(COLOUR_NAMES), 2, replace=False))
-    wants_large = rng.random() < 0.5
+    one, two = (_name_of(rng) for _ in range(2))
+    word, wants_large = _WHICH[rng.integers(len(_WHICH))]
     won = one if (float(a) > float(b)) == wants_large else two
-    return f"Which is {'more' if wants_large else 'less'}: {one} {a}, {two} {b}?", f"{one} {a}, {two} {b}: {won}."
+    if a == b or one == two:
+        return _compare(rng)
+    return f"{one} {a}, {two} {b}. Which is {word}?", f"Which is {word}? {one} {a}, {two} {b}: {won}."
+
+
+_WHICH = (("larger", True), ("faster", True), ("last", True), ("smaller", False), ("slower", False), ("closer", False), ("first", False))
+
+
+def _name_of(rng: np.random.Generator) -> str:
+    """A colour, or a thing of that colour."""
+    colour = COLOUR_NAMES[rng.integers(len(COLOUR_NAMES))]
+    return colour if rng.random() < 0.3 else f"{colour} {SHAPES[rng.integers(len(SHAPES))]}"
+
+
+def _box(rng: np.random.Generator) -> list[int]:
+    x, y = int(rng.integers(0, 900)), int(rng.integers(0, 950))
+    return [x, y, x + int(rng.integers(20, 90)), y + int(rng.integers(8, 40))]
+
+
+def _cell(rng: np.random.Generator) -> tuple[str, str]:
+    """Where a row and a column cross."""
+    row, column = _box(rng), _box(rng)
+    crossing = {"bbox_2d": [column[0], row[1], column[2], row[3]]}
+    said = f"Row {_word(rng)} {row}, column {_word(rng)} {column}."
+    return f"{said} Where do they cross?", json.dumps(crossing)
+
+
+def _place(rng: np.random.Generator) -> tuple[str, str]:
+    """Which quarter of the picture a box lies in."""
+    x0, y0, x1, y1 = box = _box(rng)
+    place = f"{'top' if y0 + y1 < 1000 else 'bottom'} {'left' if x0 + x1 < 1000 else 'right'}"
+    return f"It ends at {box}.", f"It ends at {box}: {place}."
 
 
 def _most(rng: np.random.Generator) -> tuple[str, str]:
@@ -219,8 +253,7 @@ def _span(rng: np.random.Generator) -> tuple[str, str]:
     words = list(dict.fromkeys(_word(rng) for _ in range(int(rng.integers(2, 6)))))
     spans = []
     for word in words:
-        x, y = int(rng.integers(0, 900)), int(rng.integers(0, 950))
-        spans.append({"text": word.upper(), "bbox_2d": [x, y, x + int(rng.integers(20, 90)), y + int(rng.integers(8, 30))], "score": 1.0})
+        spans.append({"text": word.upper(), "bbox_2d": _box(rng), "score": 1.0})
     k = int(rng.integers(len(words)))
     return f"{json.dumps({'spans': spans})} Where is {words[k]}?", json.dumps({"bbox_2d": spans[k]["bbox_2d"]})
 

@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
-from pixelis.core.errors import ConfigError, NotInstalled
-from pixelis.train.optim import Optimizer
+from pixelis.core.errors import NotInstalled
 
 T = TypeVar("T")
 
@@ -25,28 +26,29 @@ class Ranks:
     """One process, or one of several.
 
     Args:
-        accelerator: of the accelerate library; None when this process is alone.
+        state: accelerate's, which knows the processes; None when this one is alone.
+        is_sharded: each keeps a part of the weights (FSDP), instead of a copy of all.
     """
 
-    def __init__(self, accelerator: Any = None) -> None:
-        self._accelerator = accelerator
-        self.rank: int = accelerator.process_index if accelerator else 0
-        self.count: int = accelerator.num_processes if accelerator else 1
+    def __init__(self, state: Any = None, *, is_sharded: bool = False) -> None:
+        self._state, self.is_sharded = state, is_sharded
+        self.rank: int = state.process_index if state else 0
+        self.count: int = state.num_processes if state else 1
 
     @classmethod
     def found(cls) -> Ranks:
-        """As a launcher says in the environment.
+        """As `accelerate launch` or `torchrun` say in the environment; `--use_fsdp`, or ACCELERATE_USE_FSDP=true, for shards.
 
         Raises:
             NotInstalled: several processes without accelerate.
         """
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1 and "ACCELERATE_MIXED_PRECISION" not in os.environ:
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
         try:
-            from accelerate import Accelerator
+            from accelerate import PartialState
         except ImportError:
             raise NotInstalled("accelerate, for training in several processes", "pip install 'pixelis[vlm]'") from None
-        return cls(Accelerator(cpu=not torch.cuda.is_available()))
+        return cls(PartialState(cpu=not torch.cuda.is_available()), is_sharded=os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true")
 
     @property
     def is_first(self) -> bool:
@@ -55,37 +57,35 @@ class Ranks:
     @property
     def device(self) -> str:
         """Where this process keeps its model; "auto" when it is alone."""
-        return str(self._accelerator.device) if self._accelerator else "auto"
+        return str(self._state.device) if self._state else "auto"
 
     def own(self, path: Path) -> Path:
         """A file of this process: the first one's is called as it is, the others' bear their number."""
         return path if self.is_first else path.with_name(f"{path.stem}-{self.rank}{path.suffix}")
 
-    def prepare(self, module: nn.Module, optimizer: Optimizer, *, whole: Sequence[nn.Module] = ()) -> nn.Module:
-        """Spread a module over the processes as they were launched (copies, or FSDP's shards) and let the optimiser step what is here.
+    def prepare(self, module: nn.Module, *, blocks: Sequence[nn.Module], whole: nn.Module) -> nn.Module:
+        """Spread a module over the processes, as copies or as shards. The optimiser is made afterwards: shards are other parameters.
 
         Args:
-            whole: parts that every process keeps and that do not learn.
-
-        Raises:
-            ConfigError: Muon under FSDP, which needs matrices in one piece; or FSDP's first version, which flattens them.
+            blocks: parts that are gathered one at a time.
+            whole: a part that every process keeps and that does not learn.
         """
-        if self._accelerator is None:
+        if self._state is None:
             return module
-        plugin = self._accelerator.state.fsdp_plugin
-        if plugin is not None:
-            if plugin.fsdp_version != 2:
-                raise ConfigError("sharding wants FSDP's second version: accelerate launch --use_fsdp --fsdp_version 2")
-            if any(isinstance(member, torch.optim.Muon) for member in optimizer.members):
-                raise ConfigError("Muon orthogonalises whole matrices, FSDP cuts them: set use_muon = false, or launch without --use_fsdp")
-            plugin.ignored_modules = list(whole)
-        prepared, *optimizer.members = self._accelerator.prepare(module, *optimizer.members)
-        return prepared
+        if not self.is_sharded:
+            device = self._state.device
+            return nn.parallel.DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
+        mesh, kept = init_device_mesh(self._state.device.type, (self.count,)), set(whole.parameters())
+        for block in blocks:
+            fully_shard(block, mesh=mesh)
+        return fully_shard(module, mesh=mesh, ignored_params=kept)
 
     @contextmanager
     def gathering(self, module: nn.Module, *, is_last: bool) -> Iterator[None]:
-        """Around the backward pass of one of several doses: gradients travel with the last."""
-        with nullcontext() if self._accelerator is None or is_last else self._accelerator.no_sync(module):
+        """Around the passes over one of several doses: gradients travel with the last."""
+        if self._state is not None and self.is_sharded:
+            module.set_requires_gradient_sync(is_last)
+        with nullcontext() if self._state is None or self.is_sharded or is_last else module.no_sync():
             yield
 
     def deal(self, items: Sequence[T]) -> list[tuple[int, T, bool]]:
@@ -98,8 +98,9 @@ class Ranks:
         """Sums over all processes."""
         if self.count == 1:
             return [float(value) for value in values]
-        summed = self._accelerator.reduce(torch.tensor(values, dtype=torch.float32, device=self._accelerator.device), "sum")
-        return [float(value) for value in summed]
+        summed = torch.tensor([float(value) for value in values], dtype=torch.float64, device=self._state.device)
+        torch.distributed.all_reduce(summed)
+        return summed.tolist()
 
     def gather(self, values: Sequence[T]) -> list[T]:
         """What all processes have, the first one's first."""
@@ -110,8 +111,8 @@ class Ranks:
         return gather_object(list(values))
 
     def wait(self) -> None:
-        if self._accelerator is not None:
-            self._accelerator.wait_for_everyone()
+        if self._state is not None:
+            self._state.wait_for_everyone()
 
 
 def gathered(tensor: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ from pixelis.core.ops import OPS, Call, Footprint, ZoomOutput
 from pixelis.core.trajectory import Trajectory
 from pixelis.policy.buffer import PlacedImage
 from pixelis.rollout.pack import Example
-from pixelis.train.auxiliary import confidence_of
+from pixelis.train.auxiliary import certainty_of
 
 NUM_THOUGHT = 32
 """Last tokens of a thought that are pooled."""
@@ -69,7 +69,7 @@ def step_inputs(trajectory: Trajectory, example: Example, middle_TD: Tensor, las
         rows["thought"].append(thought.mean(0) if len(thought) else last_TD[turn.start])
         words = [t for t in range(turn.end, end) if not is_image_T[t]]
         rows["result"].append(last_TD[words].mean(0) if words else last_TD[turn.end - 1])
-        rows["confidence"].append(confidence_of(step.result.output))
+        rows["confidence"].append(certainty_of(step.result.output))
         rows["op"].append(OPS.index(step.call.op) if step.call is not None and step.call.op in OPS else NO_OP)
         rows["arguments"].append(arguments_of(step.call, trajectory.medium))
         rows["valid"].append(float(step.result.is_ok))

@@ -193,13 +193,19 @@ def value_of(response: Response, name: str) -> Any:
     return next((a.get("value") for a in response.get("attributes", []) if a.get("name") == name), None)
 
 
-def find(hand: Hand, name: str, frame: int = 0, *, only: Sequence[int] | None = None, lead: str = "") -> Part:
+def listed(values: Sequence[tuple[float, str]]) -> str:
+    """What is compared: `green star 0.3, red ring 0.2`."""
+    return ", ".join(f"{name} {value}" for value, name in values)
+
+
+def find(hand: Hand, name: str, frame: int = 0, *, only: Sequence[int] | None = None, lead: str = "", goal: str = "") -> Part:
     """Look for a thing by colour and let PROP say its shape.
 
     Args:
         name: "red star".
         only: numbers of the things to try, where the question says more than the name does.
         lead: what the thought begins with: what was found before.
+        goal: what the thing is looked for; said before the first try, where all that follows can see it.
 
     Returns:
         (step that found it or None, the thing or None, what the next thought should begin with).
@@ -208,8 +214,8 @@ def find(hand: Hand, name: str, frame: int = 0, *, only: Sequence[int] | None = 
     for seen in hand.candidates(colour, shape, frame):
         if only is not None and seen.number not in only:
             continue
-        response = yield from hand.act(f"{lead}Is this the {name}?", "PROP", {"what": "shape", **hand.at(seen.box, frame)})
-        said = value_of(response, "shape")
+        response = yield from hand.act(f"{lead}{goal}Is this the {name}?", "PROP", {"what": "shape", **hand.at(seen.box, frame)})
+        said, goal = value_of(response, "shape"), ""
         if said == shape:
             return hand.step, seen, f"Yes, step {hand.step} is the {name}. "
         lead = f"No, {said or 'nothing'}. "

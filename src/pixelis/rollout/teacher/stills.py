@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pixelis.data.world.raster import SHAPES
-from pixelis.rollout.teacher.hand import Final, Hand, Part, Plan, absent, find, seen_on, value_of
+from pixelis.rollout.teacher.hand import Final, Hand, Part, Plan, absent, find, listed, seen_on, value_of
 
 
 def attribute(hand: Hand) -> Plan:
@@ -21,7 +21,7 @@ def attribute(hand: Hand) -> Plan:
 def _colour_of(hand: Hand, shape: str) -> Plan:
     """The one thing of a shape, whatever its colour."""
     things = [s for s in seen_on(hand.item, 0) if s.kind == "shape"]
-    lead = ""
+    lead = f"What colour is the {shape}? "
     for seen in sorted(things, key=lambda s: not (s.shape == shape and hand.is_clear(s))):
         response = yield from hand.act(f"{lead}Is this the {shape}?", "PROP", {"what": "shape", **hand.at(seen.box)})
         said = value_of(response, "shape")
@@ -34,7 +34,7 @@ def _colour_of(hand: Hand, shape: str) -> Plan:
 
 
 def spot(hand: Hand, name: str) -> Plan:
-    step, seen, lead = yield from find(hand, name)
+    step, seen, lead = yield from find(hand, name, goal=f"Which spot is on the {name}? ")
     if seen is None:
         return absent(name, lead)
     yield from hand.act(f"{lead}I look closely.", "ZOOM", {"ref": step})
@@ -55,7 +55,7 @@ def count(hand: Hand) -> Plan:
     words = hand.item.question.replace("?", " ").replace(".", " ").split()
     shape = next(s for w in words for s in SHAPES if w in (f"{s}s", f"{s}es"))
     colour = words[next(i for i, w in enumerate(words) if w.startswith(shape)) - 1]
-    num, lead = 0, ""
+    num, lead = 0, f"I count each {colour} {shape}. "
     for seen in [s for s in seen_on(hand.item, 0) if s.kind == "shape" and s.colour == colour]:
         response = yield from hand.act(f"{lead}Is this a {shape}?", "PROP", {"what": "shape", **hand.at(seen.box)})
         said = value_of(response, "shape")
@@ -69,21 +69,18 @@ def size_compare(hand: Hand) -> Plan:
     areas: list[tuple[float, str]] = []
     lead = ""
     for name in names:
-        step, seen, lead = yield from find(hand, name, lead=lead)
+        step, seen, lead = yield from find(hand, name, lead=lead, goal=f"How large is the {name}? ")
         if seen is None:
             return absent(name, lead)
         response = yield from hand.act(f"{lead}I take its extent.", "SEG", {"ref": step})
         areas.append((float(response.get("area", 0.0)), name))
         lead = f"{areas[-1][0]}. "
-    question = hand.item.question
-    is_small = "small" in question
-    won = (min if is_small else max)(areas)
-    if "larger or smaller" in question:
+    is_small = "small" in hand.item.question
+    if "larger or smaller" in hand.item.question:
         answer = "larger" if areas[0][0] > areas[1][0] else "smaller"
-    else:
-        answer = won[1]
-    listed = ", ".join(f"{name} {area}" for area, name in areas)
-    return Final(f"{listed}: {answer}.", answer)
+        return Final(f"Is it larger or smaller? {listed(areas)}: {answer}.", answer)
+    answer = (min if is_small else max)(areas)[1]
+    return Final(f"Which is {'smaller' if is_small else 'larger'}? {listed(areas)}: {answer}.", answer)
 
 
 def in_question(hand: Hand) -> list[str]:
@@ -114,7 +111,7 @@ def relation(hand: Hand) -> Plan:
 def _find_all(hand: Hand, names: list[str]) -> Part:
     steps, lead = [], ""
     for name in names:
-        step, seen, lead = yield from find(hand, name, lead=lead)
+        step, seen, lead = yield from find(hand, name, lead=lead, goal=f"Where is the {name}? ")
         if seen is None:
             return absent(name, lead)
         steps.append(step)
@@ -133,7 +130,7 @@ def _closer(hand: Hand, names: list[str], steps: list[int], lead: str) -> Plan:
         reach.append((float(value_of(response, "distance") or 9.0), names[i]))
         lead = f"{reach[-1][0]}. "
     won = min(reach)[1]
-    return Final(f"{reach[0][1]} {reach[0][0]}, {reach[1][1]} {reach[1][0]}: {won}.", won)
+    return Final(f"Which is closer? {listed(reach)}: {won}.", won)
 
 
 def no_tool(hand: Hand) -> Plan:

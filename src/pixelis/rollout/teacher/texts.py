@@ -43,31 +43,38 @@ def read_sign(hand: Hand) -> Plan:
 
 def compare_signs(hand: Hand) -> Plan:
     values: list[tuple[int, str]] = []
-    lead = ""
+    question = hand.item.question.lower()
+    is_sum, is_gap = "sum" in question or "add" in question, "how much" in question or "difference" in question
+    goal = "I add." if is_sum else "I subtract." if is_gap else f"Which is {'larger' if 'larger' in question else 'smaller'}?"
+    lead = f"{goal} "
     for name in sorted(((n, k) for n, k in hand.item.mentions), key=lambda pair: hand.item.question.find(pair[0].split()[0])):
         response = yield from read_at(hand, hand.thing(name[1]).box, f"{lead}I read the {name[0]}.")
         number = number_in(joined(response))
         values.append((number if number is not None else 0, name[0].split()[0]))
         lead = f"{values[-1][0]}. "
-    question = hand.item.question.lower()
     (a, first), (b, second) = values
-    if "sum" in question or "add" in question:
+    if is_sum:
         return Final(lead + add_aloud(a, b), str(a + b))
-    if "how much" in question or "difference" in question:
+    if is_gap:
         return Final(lead + subtract_aloud(a, b), str(abs(a - b)))
     answer = first if (a > b) == ("larger" in question) else second
-    return Final(f"{lead}{first} {a}, {second} {b}: {answer}.", answer)
+    return Final(f"{lead}{goal} {first} {a}, {second} {b}: {answer}.", answer)
 
 
 # ---------------------------------------------------------------- tables and charts
 
 
-def _card(hand: Hand) -> Part:
-    """Read the whole card; its box as written, and the spans."""
+def _card(hand: Hand, goal: str) -> Part:
+    """Read the whole card; its box as written, and the spans. The goal is said first, where all that follows can see it."""
     card = max((s for s in seen_on(hand.item, 0) if s.kind == "panel"), key=lambda s: s.box.area)
     args = hand.at(card.box, margin=0.04, side=min(card.box.width, card.box.height))
-    response = yield from hand.act("I read the card.", "OCR", args)
+    response = yield from hand.act(f"{goal}: I read the card.", "OCR", args)
     return args["bbox_2d"], spans_of(response)
+
+
+def _printed(hand: Hand, box: Box) -> str:
+    """The word of the question that stands in a box."""
+    return min((t for t in hand.item.truth.objects if t.kind == "text"), key=lambda t: abs(t.box.x0 - box.x0) + abs(t.box.y0 - box.y0)).text
 
 
 def _span_at(hand: Hand, spans: list[dict[str, Any]], box: Box) -> dict[str, Any] | None:
@@ -86,36 +93,37 @@ UNREAD = Final("I cannot read it.", "I cannot tell")
 
 
 def table(hand: Hand) -> Plan:
-    card, spans = yield from _card(hand)
     boxes = [box for _, box in hand.item.evidence.boxes]
     if hand.item.answer_kind == "text":
-        return (yield from _leader(hand, card, spans, boxes))
+        return (yield from _leader(hand))
+    _, spans = yield from _card(hand, f"Row {_printed(hand, boxes[1])}, column {_printed(hand, boxes[2])}")
     row, col = (_span_at(hand, spans, box) for box in boxes[1:3])
     if row is None or col is None:
         return UNREAD
     cell = [col["bbox_2d"][0], row["bbox_2d"][1], col["bbox_2d"][2], row["bbox_2d"][3]]
-    thought = f"Row {row['text'].lower()} at {row['bbox_2d'][1]}, column {col['text'].lower()} at {col['bbox_2d'][0]}."
+    thought = f"Row {row['text'].lower()} {row['bbox_2d']}, column {col['text'].lower()} {col['bbox_2d']}."
     response = yield from hand.act(thought, "OCR", {"bbox_2d": cell})
     number = number_in(joined(response))
     return Final(f"The cell says {number}.", str(number)) if number is not None else UNREAD
 
 
-def _leader(hand: Hand, card: list[int], spans: list[dict[str, Any]], boxes: list[Box]) -> Plan:
-    """The row with the largest number of a column."""
-    words = hand.item.question.rstrip("?").lower().split()
-    col = next((s for s in spans if s["text"].lower() == words[-1]), None)
+def _leader(hand: Hand) -> Plan:
+    """The row with the largest number of a column, which the question names last."""
+    column = hand.item.question.rstrip("?").lower().split()[-1]
+    card, spans = yield from _card(hand, f"The most of column {column}")
+    col = next((s for s in spans if s["text"].lower() == column), None)
     if col is None:
         return UNREAD
     x0, y0, x1, _ = col["bbox_2d"]
     response = yield from hand.act(
-        f"Column {col['text'].lower()} at {x0}. I read down it.", "OCR", {"bbox_2d": [max(0, x0 - GAP), y0, x1, card[3]]}
+        f"Column {col['text'].lower()} {col['bbox_2d']}. I read down it.", "OCR", {"bbox_2d": [max(0, x0 - GAP), y0, x1, card[3]]}
     )
     numbers = [(number_in(s["text"]), s["bbox_2d"]) for s in spans_of(response)]
     known = [(n, box) for n, box in numbers if n is not None]
     if not known:
         return UNREAD
     best, at = max(known, key=lambda pair: pair[0])
-    thought = f"{' '.join(str(n) for n, _ in known)}: the most is {best} at {at[1]}. I read its row."
+    thought = f"{' '.join(str(n) for n, _ in known)}: the most is {best} {at}. I read its row."
     response = yield from hand.act(thought, "OCR", {"bbox_2d": [card[0], at[1], x0, at[3]]})
     text = next((s["text"].lower() for s in spans_of(response) if number_in(s["text"]) is None), "")
     return Final(f"The row is {text}.", text) if text else UNREAD
@@ -126,10 +134,11 @@ GAP = 20
 
 
 def chart(hand: Hand) -> Plan:
-    card, spans = yield from _card(hand)
     boxes = [box for _, box in hand.item.evidence.boxes]
     if hand.item.answer_kind == "text":
-        return (yield from _extreme_bar(hand, card, spans))
+        return (yield from _extreme_bar(hand))
+    names = [_printed(hand, box) for box in boxes[0::3]]
+    card, spans = yield from _card(hand, f"Bar {names[0]}" if len(names) == 1 else f"Bars {' and '.join(names)}")
     labels = [_span_at(hand, spans, box) for box in boxes[0::3]]
     if any(label is None for label in labels):
         return UNREAD
@@ -142,7 +151,7 @@ def chart(hand: Hand) -> Plan:
             bar = [x0, max(0, y0 - GAP // 4), card[2], y1 + GAP // 4]
         else:
             bar = [max(0, x0 - GAP // 4), card[1], x1 + GAP // 4, y1]
-        thought = f"{lead}Bar {name} at {y0 if is_lying else x0}. I read along it."
+        thought = f"{lead}Bar {name} {label['bbox_2d']}. I read along it."
         response = yield from hand.act(thought, "OCR", {"bbox_2d": bar})
         number = next((n for s in spans_of(response) if (n := number_in(s["text"])) is not None), None)
         if number is None:
@@ -160,9 +169,10 @@ def _is_lying(boxes: list[Box]) -> bool:
     return abs(label.centre[1] - value.centre[1]) < abs(label.centre[0] - value.centre[0])
 
 
-def _extreme_bar(hand: Hand, card: list[int], spans: list[dict[str, Any]]) -> Plan:
+def _extreme_bar(hand: Hand) -> Plan:
     """The label of the highest or lowest bar: its number first, then what stands in its line."""
     wants_low = any(w in hand.item.question for w in ("lowest", "shortest", "smallest"))
+    card, spans = yield from _card(hand, f"The {'lowest' if wants_low else 'highest'} bar")
     known = [(n, s["bbox_2d"]) for s in spans if (n := number_in(s["text"])) is not None]
     if not known:
         return UNREAD
@@ -175,7 +185,7 @@ def _extreme_bar(hand: Hand, card: list[int], spans: list[dict[str, Any]]) -> Pl
     else:
         strip = [max(0, at[0] - 2 * GAP), at[1], min(1000, at[2] + 2 * GAP), card[3]]
     word = "least" if wants_low else "most"
-    thought = f"{' '.join(str(n) for n, _ in known)}: the {word} is {best} at {at[0]}. I read its bar."
+    thought = f"{' '.join(str(n) for n, _ in known)}: the {word} is {best} {at}. I read its bar."
     response = yield from hand.act(thought, "OCR", {"bbox_2d": strip})
     names = [s for s in spans_of(response) if number_in(s["text"]) is None]
     middle = (at[0] + at[2]) / 2

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 
-from pixelis.rollout.teacher.hand import Final, Hand, Part, Plan, absent, find, value_of
+from pixelis.rollout.teacher.hand import Final, Hand, Part, Plan, absent, find, listed, value_of
 from pixelis.rollout.teacher.stills import in_question
 from pixelis.rollout.teacher.texts import joined
 
 _PLACES = ("top left", "top right", "bottom left", "bottom right")
 
 
-def _track(hand: Hand, name: str, lead: str = "", only: tuple[int, ...] | None = None) -> Part:
+def _track(hand: Hand, name: str, goal: str, *, lead: str = "", only: tuple[int, ...] | None = None) -> Part:
     """Find a thing on the first frame, take its extent, follow it; (step, response, lead), or a final turn when it is not there."""
-    step, seen, lead = yield from find(hand, name, only=only, lead=lead)
+    step, seen, lead = yield from find(hand, name, only=only, lead=lead, goal=goal)
     if seen is None:
         return absent(name, lead)
     yield from hand.act(f"{lead}I take its extent.", "SEG", {"ref": step})
@@ -32,13 +32,13 @@ def where_it_ends(hand: Hand) -> Plan:
     name = " ".join(phrase.removeprefix("the ").split()[:2])
     start = phrase.rsplit(" in the " if " in the " in phrase else " on the ", 1)[1]
     only = tuple(s.number for s in hand.candidates(*name.split(), 0) if start in _side(hand, s.box.centre))
-    found = yield from _track(hand, name, only=only or (number,))
+    found = yield from _track(hand, name, f"Where does the {name} in the {start} end? ", only=only or (number,))
     if isinstance(found, Final):
         return found
     last = next((p["bbox_2d"] for p in reversed(found[1].get("track", [])) if p.get("bbox_2d")), None)
     if last is None:
         return Final("I lost it.", "I cannot tell")
-    return Final(f"It ends at {last[0]}, {last[1]}.", _quarter(last))
+    return Final(f"It ends at {last}: {_quarter(last)}.", _quarter(last))
 
 
 def _side(hand: Hand, centre: tuple[float, float]) -> str:
@@ -47,17 +47,20 @@ def _side(hand: Hand, centre: tuple[float, float]) -> str:
 
 
 def turn(hand: Hand) -> Plan:
-    found = yield from _track(hand, hand.item.mentions[0][0])
+    name = hand.item.mentions[0][0]
+    is_after = re.search(r"after (it has turned|its turn|turning)", hand.item.question, re.IGNORECASE) is not None
+    goal = f"Which way does the {name} go after its turn? " if is_after else f"How does the {name} turn? "
+    found = yield from _track(hand, name, goal)
     if isinstance(found, Final):
         return found
     step, response = found
-    if re.search(r"after (it has turned|its turn|turning)", hand.item.question, re.IGNORECASE):
+    if is_after:
         points = [p["bbox_2d"] for p in response.get("track", []) if p.get("bbox_2d")]
         if len(points) < 2:
             return Final("I lost it.", "I cannot tell")
         (ax, ay), (bx, by) = points[-2][:2], points[-1][:2]
         way = ("right" if bx > ax else "left") if abs(bx - ax) > abs(by - ay) else ("down" if by > ay else "up")
-        return Final(f"From {ax}, {ay} to {bx}, {by}.", way)
+        return Final(f"From {points[-2]} to {points[-1]}: {way}.", way)
     measured = yield from hand.act("How does it turn?", "PROP", {"what": "motion", "ref": step})
     said = str(value_of(measured, "path") or "")
     return Final(f"It {said or 'goes straight'}.", next((w for w in ("left", "right") if w in said), "I cannot tell"))
@@ -67,15 +70,15 @@ def faster(hand: Hand) -> Plan:
     speeds: list[tuple[float, str]] = []
     lead = ""
     for name in in_question(hand):
-        found = yield from _track(hand, name, lead)
+        found = yield from _track(hand, name, f"How fast is the {name}? ", lead=lead)
         if isinstance(found, Final):
             return found
         measured = yield from hand.act("Its speed.", "PROP", {"what": "motion", "ref": found[0]})
         speeds.append((float(value_of(measured, "speed") or 0.0), name))
         lead = f"{speeds[-1][0]}. "
-    won = (min if "slow" in hand.item.question else max)(speeds)[1]
-    listed = ", ".join(f"{name} {speed}" for speed, name in speeds)
-    return Final(f"{listed}: {won}.", won)
+    is_slow = "slow" in hand.item.question
+    won = (min if is_slow else max)(speeds)[1]
+    return Final(f"Which is {'slower' if is_slow else 'faster'}? {listed(speeds)}: {won}.", won)
 
 
 # ---------------------------------------------------------------- moments
@@ -90,7 +93,8 @@ def kind_in(text: str) -> str:
 
 def _moment(hand: Hand, name: str, kind: str, lead: str = "") -> Part:
     """When a thing does something: the time as text, None for never; or a final turn when the thing is not there."""
-    step, seen, lead = yield from find(hand, name, hand.last_frame if kind == "appears" else 0, lead=lead)
+    goal = f"When does the {name} {kind.removesuffix('s')}? "
+    step, seen, lead = yield from find(hand, name, hand.last_frame if kind == "appears" else 0, lead=lead, goal=goal)
     if seen is None:
         return absent(name, lead)
     response = yield from hand.act(f"{lead}When does it {kind.removesuffix('s')}?", "TEMP", {"event": kind, "ref": step})
@@ -119,11 +123,12 @@ def order(hand: Hand) -> Plan:
             return found
         times.append((float(found) if found else 99.0, f"{name} {does}"))
         lead = f"At {found}. " if found else "Never. "
-    listed = ", ".join(f"{name.split()[0]} {time}" for time, name in times)
+    shown = listed([(time, " ".join(name.split()[:2])) for time, name in times])
     if "true that" in question or "in this order" in question:
-        return Final(f"{listed}.", "yes" if times[0][0] <= times[1][0] else "no")
-    won = (max if " last" in question else min)(times)[1]
-    return Final(f"{listed}: {won}.", won)
+        return Final(f"In this order? {shown}.", "yes" if times[0][0] <= times[1][0] else "no")
+    is_last = " last" in question
+    won = (max if is_last else min)(times)[1]
+    return Final(f"Which is {'last' if is_last else 'first'}? {shown}: {won}.", won)
 
 
 def timed_text(hand: Hand) -> Plan:

@@ -1,0 +1,38 @@
+"""Make a trained checkpoint small enough to come with the package: half precision, and nothing that only training needs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from pixelis.core.errors import ConfigError
+from pixelis.policy.vlm_load import load_checkpoint
+from pixelis.train.normalisers import FILE as NORMALISERS
+
+KEPT = (NORMALISERS, "step_heads.safetensors", "step_statistics.json")
+"""What later phases load, where there is some."""
+
+
+def ship(checkpoint: str | Path, out: str | Path) -> int:
+    """Write a checkpoint's weights in float16 beside its tokenizer and prompting; bytes of the folder.
+
+    Raises:
+        ConfigError: the checkpoint has adapters, which are small already, or a weight that float16 cannot hold.
+    """
+    loaded, out = load_checkpoint(checkpoint), Path(out)
+    if loaded.model is not loaded.base:
+        raise ConfigError(f"{checkpoint} is an adapter on a base: ship its folder as it is")
+    largest = max(float(p.detach().abs().max()) for p in loaded.model.parameters())
+    if not largest < torch.finfo(torch.float16).max:
+        raise ConfigError(f"{checkpoint}: its largest weight {largest:g} does not fit into float16")
+    shutil.rmtree(out, ignore_errors=True)
+    loaded.model.half().save_pretrained(out)
+    loaded.tokenizer.save_pretrained(out)
+    loaded.images.save_pretrained(out)
+    loaded.prompting.save(out)
+    for name in KEPT:
+        if (Path(checkpoint) / name).is_file():
+            shutil.copy(Path(checkpoint) / name, out / name)
+    return sum(path.stat().st_size for path in out.iterdir())
