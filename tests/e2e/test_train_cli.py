@@ -95,36 +95,54 @@ def test_the_recipes_are_read(name):
     config_train.load_recipe_as(getattr(config_train, kind), RECIPES / "nano" / f"{name}.toml")
 
 
-def test_seeing_pointing_and_acting_in_miniature(traces, tmp_path):
-    views = f'[views]\nfolder = "{tmp_path / "views"}"\ncount = 400\nnum_dev = 40\n'
+@pytest.fixture(scope="module")
+def pointing(tmp_path_factory):
+    """A folder with views, and with sight and primer of a very small model."""
+    folder = tmp_path_factory.mktemp("stages")
+    views = f'[views]\nfolder = "{folder / "views"}"\ncount = 400\nnum_dev = 40\n'
     sizes = (
         "[model]\nhidden = 48\nintermediate = 96\nnum_layers = 1\nnum_heads = 3\nnum_kv_heads = 3\nvision_hidden = 32\nvision_layers = 1\n"
     )
     prompting = '[prompting]\nguide = ""\nhas_schemas = false\nmax_pixels = 76800\nimage_size = [160, 96]\nframe_size = [128, 96]\n'
-    sight = tmp_path / "sight.toml"
-    sight.write_text(f'out = "{tmp_path / "sight"}"\n{sizes}{views}{prompting}[sight]\nsteps = 3\nbatch_patches = 400\n')
+    sight = folder / "sight.toml"
+    sight.write_text(f'out = "{folder / "sight"}"\n{sizes}{views}{prompting}[sight]\nsteps = 3\nbatch_patches = 400\n')
     pixelis("train", "sight", sight)
-    primer = tmp_path / "primer.toml"
-    head = f'checkpoint = "{tmp_path / "sight"}"\nout = "{tmp_path / "primer"}"\n'
+    primer = folder / "primer.toml"
+    head = f'checkpoint = "{folder / "sight"}"\nout = "{folder / "primer"}"\n'
     primer.write_text(f"{head}{views}{prompting}[primer]\nsteps = 3\nbatch = 4\n")
     pixelis("train", "primer", primer)
-    assert not load_checkpoint(tmp_path / "primer").prompting.has_schemas
-    sft = tmp_path / "sft.toml"
-    head = f'checkpoint = "{tmp_path / "primer"}"\nout = "{tmp_path / "sft"}"\ntraces = ["{traces}"]\ndev_traces = ["{traces}"]\n'
-    sft.write_text(f'{head}[sft]\nepochs = 1\n[rehearsal]\nviews = "{tmp_path / "views"}"\nnum_dev = 40\n')
-    rows = [json.loads(line) for line in pixelis("train", "sft", sft, "--workers", 1).stdout.splitlines() if line.startswith("{")]
+    assert not load_checkpoint(folder / "primer").prompting.has_schemas
+    return folder
+
+
+@pytest.fixture(scope="module")
+def acting(pointing, traces):
+    recipe = pointing / "sft.toml"
+    head = f'checkpoint = "{pointing / "primer"}"\nout = "{pointing / "sft"}"\ntraces = ["{traces}"]\ndev_traces = ["{traces}"]\n'
+    recipe.write_text(f'{head}[sft]\nepochs = 1\n[rehearsal]\nviews = "{pointing / "views"}"\nnum_dev = 40\n')
+    rows = [json.loads(line) for line in pixelis("train", "sft", recipe, "--workers", 1).stdout.splitlines() if line.startswith("{")]
     assert rows[0]["traces"] + rows[0]["left_out_as_too_long"] == len(list(read_traces(traces)))
-    assert load_checkpoint(tmp_path / "sft").prompting.image_size == (160, 96)  # what the primer was prompted with
-    assert "MB" in pixelis("train", "ship", tmp_path / "sft", "mini", "--out", tmp_path / "mini").stdout
-    large, small = load_checkpoint(tmp_path / "sft"), load_checkpoint(tmp_path / "mini")
+    return pointing / "sft"
+
+
+def test_seeing_pointing_and_acting_in_miniature(acting):
+    assert load_checkpoint(acting).prompting.image_size == (160, 96)  # what the primer was prompted with
+
+
+def test_a_checkpoint_is_shipped_small(acting, tmp_path):
+    assert "MB" in pixelis("train", "ship", acting, "mini", "--out", tmp_path / "mini").stdout
+    large, small = load_checkpoint(acting), load_checkpoint(tmp_path / "mini")
     assert small.prompting == large.prompting and (tmp_path / "mini" / "normalisers.json").is_file()
     pairs = zip(large.model.parameters(), small.model.parameters(), strict=True)
     assert all(a.dtype == b.dtype and (a - b).abs().max() < 1e-2 for a, b in pairs)  # stored by halves, loaded whole
-    pixelis("train", "ship", tmp_path / "sft", "planner", ok=False)
-    rft = tmp_path / "rft.toml"
-    head = f'checkpoint = "{tmp_path / "sft"}"\nout = "{tmp_path / "rft"}"\nmax_new_tokens = 12\n'
-    rft.write_text(f'{head}[rft]\nupdates = 1\nprompts = 1\ngroup = 2\nfamilies = ["no_tool"]\nprobe_every = 2\nmax_steps = 2\n')
-    row = json.loads(pixelis("train", "rft", rft).stdout.splitlines()[-1])
+    pixelis("train", "ship", acting, "planner", ok=False)
+
+
+def test_reinforcement_in_miniature(acting, tmp_path):
+    recipe = tmp_path / "rft.toml"
+    head = f'checkpoint = "{acting}"\nout = "{tmp_path / "rft"}"\nmax_new_tokens = 12\n'
+    recipe.write_text(f'{head}[rft]\nupdates = 1\nprompts = 1\ngroup = 2\nfamilies = ["no_tool"]\nprobe_every = 2\nmax_steps = 2\n')
+    row = json.loads(pixelis("train", "rft", recipe).stdout.splitlines()[-1])
     assert row["update"] == 0 and row["mismatch"] < 1e-3
     assert load_checkpoint(tmp_path / "rft").prompting.image_size == (160, 96)
 

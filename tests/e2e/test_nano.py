@@ -1,0 +1,67 @@
+"""The policy that comes with the package: it answers by acting, sees its pixels, and training would see what its sampler saw."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+
+from pixelis.agent import WEIGHTS, make_executor, make_policy
+from pixelis.config import PolicySettings
+from pixelis.core.media import open_medium
+from pixelis.data.world.items import make_item, render
+from pixelis.data.world.score import score_answer
+from pixelis.policy.base import Task
+from pixelis.policy.vlm import logp_of
+from pixelis.rollout.run import Runner
+from pixelis.tools.settings import ToolSettings
+from pixelis.tools.toolbox import resolved
+
+NUM_ITEMS = 12
+
+
+@pytest.fixture(scope="module")
+def policy():
+    made = make_policy(PolicySettings(name="nano-sft"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def answered(policy):
+    """Signs of splits it never saw: (item, rollout, images of the prompt)."""
+    settings = resolved(ToolSettings())
+    runner = Runner(policy, make_executor(settings), settings=settings)
+    found = []
+    for number in range(NUM_ITEMS):
+        item = make_item("test", number, seed=11, family="read_sign")
+        with open_medium(render(item), name=item.medium_name) as medium:
+            task = Task(question=item.prompt, medium=medium, id=item.id)
+            (rollout,) = runner.run([(task, 0)])
+            found.append((item, rollout, policy.prompt_images(task)))
+    return found
+
+
+def test_it_reads_signs_by_pointing_at_them(answered):
+    right = [score_answer(item, rollout.trajectory.answer or "") for item, rollout, _ in answered]
+    assert sum(right) >= 0.6 * NUM_ITEMS
+    assert all(step.call is not None and step.result.is_ok for _, rollout, _ in answered for step in rollout.trajectory.steps)
+
+
+def test_it_sees_and_training_sees_the_same(policy, answered):
+    for _, rollout, images in answered[:3]:
+        runs = rollout.trajectory.tokens
+        crops = {name: np.asarray(Image.open(io.BytesIO(blob)).convert("RGB")) for name, blob in rollout.blobs.items()}
+        sampled = [np.array(run.logp) for run in runs if run.role == "policy"]
+        again = logp_of(policy, runs, images | crops)
+        assert max(np.abs(np.array(a) - b).max() for a, b in zip(again, sampled, strict=True)) < 1e-3
+        blind = logp_of(policy, runs, {name: np.zeros_like(image) for name, image in (images | crops).items()})
+        assert max(np.abs(np.array(a) - b).max() for a, b in zip(blind, sampled, strict=True)) > 1.0
+
+
+def test_what_is_shipped_is_small():
+    assert sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file()) < 25e6
