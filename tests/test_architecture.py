@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "eval": {"core", "tools", "policy", "data", "rewards", "retrieval", "rollout", "ttrl"},
     "testing": {"core", "tools", "policy"},
     "serve": {"core", "tools", "policy", "data", "rewards", "retrieval", "rollout", "train", "ttrl", "eval"},
+    "weights": set(),
 }
 """Which rooms a room may import, besides itself. Modules at the top (cli, config, agent) stand on all of them."""
 
