@@ -14,6 +14,7 @@ from pixelis.core.store import open_run
 from pixelis.data.cota.load import check_traces, read_traces
 from pixelis.data.stats import table, trace_stats
 from pixelis.rollout.collect import Plan, Share, collect, shard_folders, trace_facts
+from pixelis.rollout.teacher.policy import TeacherPolicy
 
 PLAN = Plan("train", 3, {"no_tool": Share(4), "read_sign": Share(3), "when_changes": Share(1, questions=3)}, shard_media=4)
 
@@ -102,3 +103,19 @@ def test_another_policy_may_teach(tmp_path):
     assert len(traces) == 2 and {trace.trajectory.policy.name for trace in traces} == {"planner"}
     with pytest.raises(DataError, match="teacher"):
         collect(found, Plan("train", 3, {"read_sign": Share(2)}, shard_media=4), num_workers=1)
+
+
+class Hasty(TeacherPolicy):
+    """Plans a mistake for a step that its trace, cut short, will never reach."""
+
+    def open(self, task, *, seed):
+        session = super().open(task, seed=seed)
+        self.mistakes[task.id] = [99]
+        return session
+
+
+def test_a_mistake_that_was_not_made_is_not_recorded(tmp_path):
+    plan = Plan("train", 3, {"read_sign": Share(1)}, shard_media=1)
+    folder = collect(tmp_path / "traces", plan, make_teacher=Hasty, num_workers=1)
+    (line,) = [json.loads(text) for text in (shard_folders(folder)[0] / "facts.jsonl").read_text().splitlines()]
+    assert line["planned_errors"] == [] and line["ops"]

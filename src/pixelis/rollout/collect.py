@@ -39,6 +39,9 @@ from pixelis.tools.execute import Executor
 from pixelis.tools.settings import ToolSettings
 from pixelis.tools.toolbox import build_toolbox, resolved
 
+MAX_SECONDS = 3600.0
+"""Of one trace: so long that a busy or halted machine changes no trace."""
+
 ABOUT_FILE, FACTS_FILE, SCORES_FILE = "traces.json", "facts.jsonl", "scores.jsonl"
 
 
@@ -165,7 +168,8 @@ def write_shard(folder: Path, number: int, split: str, seed: int, media: list, s
     shutil.rmtree(part, ignore_errors=True)
     teacher = make_teacher()
     executor = Executor(build_toolbox(settings), disabled=settings.disabled, cache=ResultCache())
-    runner = Runner(teacher, executor, settings=settings, limits=Limits(max_steps=24), num_parallel=1, num_parallel_calls=1)
+    limits = Limits(max_steps=24, max_seconds=MAX_SECONDS)
+    runner = Runner(teacher, executor, settings=settings, limits=limits, num_parallel=1, num_parallel_calls=1)
     count = 0
     try:
         with RunWriter(part, {"pixelis": __version__, "split": split, "seed": seed, "shard": number}) as writer:
@@ -195,7 +199,8 @@ def _ask_all(
             task = Task(question=item.prompt, medium=medium, id=item.id, facts={"item": item})
             (rollout,) = runner.run([(task, seed)])
             writer.append(rollout.trajectory, blobs=rollout.blobs, timing=rollout.timing)
-            planned = frozenset(getattr(teacher, "mistakes", {}).pop(item.id, ()))
+            mistakes = getattr(teacher, "mistakes", {}).pop(item.id, ())
+            planned = frozenset(k for k in mistakes if k < len(rollout.trajectory.steps))  # one that was cut short stops before its call
             lines.append(fact_line(item, rollout.trajectory, planned))
     return lines
 
