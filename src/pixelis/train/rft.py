@@ -50,6 +50,7 @@ def run_rft(
     out: str | Path,
     settings: RftSettings = RftSettings(),
     *,
+    judge: Judge | None = None,
     log: Callable[[dict], None] = print,
 ) -> Path:
     """Train a policy by reinforcement and write its checkpoint.
@@ -58,6 +59,7 @@ def run_rft(
         policy: samples at temperature 1 without top-p, as it is learnt from; its model is trained in place.
         executor: the tools, made from `tool_settings`.
         out: new, or the folder of a run of the same settings that was cut short, which then goes on.
+        judge: gives the rewards instead of the one that the settings describe.
 
     Raises:
         ConfigError: the policy does not sample from its whole distribution, or `out` holds a run of other settings.
@@ -70,9 +72,8 @@ def run_rft(
     claim(out, policy, settings)
     bank = FeatureBank(policy.vision, max_bytes=BANK_BYTES)
     learner = PolicyLearner(policy, bank, rate=settings.rate, batch_tokens=settings.batch_tokens)
-    judge = Judge(
-        policy.checkpoint.base.config.text_config.hidden_size, settings.curiosity, settings.structure, settings.weights, seed=settings.seed
-    )
+    hidden = policy.checkpoint.base.config.text_config.hidden_size
+    judge = judge or Judge(hidden, settings.curiosity, settings.structure, settings.weights, seed=settings.seed)
     progress = resume(out, learner, judge, settings)
     limits = Limits(max_steps=settings.max_steps)
     runner = Runner(policy, executor, settings=tool_settings, limits=limits, num_parallel=settings.num_parallel)
@@ -108,6 +109,9 @@ def one_update(
             replace(one, inputs=step_inputs(one.trajectory, one.example, m.middle_TD, m.last_TD, merge=policy.merge))
             for one, m in zip(seen, measured, strict=True)
         ]
+        sight = _sight(learner, seen, measured) if progress.update % settings.probe_every == 0 else None  # before the weights move
+        if sight is not None and sight < LEAST_SIGHT:
+            raise DataError(f"without pixels the policy says the same (log p moves by {sight:.5f} nats): it is blind; look at the features")
         clock.lap("score")
         seed = settings.seed + 1000 * progress.update
         parts = judge.judge(seen, seed=seed)
@@ -121,16 +125,12 @@ def one_update(
         beta = progress.corridor.beta
         facts = [] if is_held else _learn(learner, seen, measured, gain, beta, settings.minibatches, seed)
         dynamics = judge.learn(seen, seed=seed)
-        sight = _sight(learner, seen, measured) if progress.update % settings.probe_every == 0 else None
         kl = _kl(measured)
         progress.corridor = regulate(progress.corridor, kl, settings.corridor)
         clock.lap("train")
     gates = {"kl": kl, "beta": beta, "mismatch": mismatch, "is_held": is_held, "sight": sight}
     others = {"dynamics_loss": dynamics, "num_lost": num_lost, "seconds": clock.laps}
-    row = update_row(seen, parts, groups, facts, progress) | gates | others
-    if sight is not None and sight < LEAST_SIGHT:
-        raise DataError(f"without pixels the policy says the same (log p moves by {sight:.5f} nats): it is blind; look at the features")
-    return row
+    return update_row(seen, parts, groups, facts, progress) | gates | others
 
 
 # ---------------------------------------------------------------- sampling
