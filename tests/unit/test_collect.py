@@ -119,3 +119,16 @@ def test_a_mistake_that_was_not_made_is_not_recorded(tmp_path):
     folder = collect(tmp_path / "traces", plan, make_teacher=Hasty, num_workers=1)
     (line,) = [json.loads(text) for text in (shard_folders(folder)[0] / "facts.jsonl").read_text().splitlines()]
     assert line["planned_errors"] == [] and line["ops"]
+
+
+def test_two_collections_do_not_share_a_folder(tmp_path):
+    plan, refused = Plan("train", 3, {"no_tool": Share(2)}, shard_media=1), []
+
+    def begin_another(done, of, traces):
+        with pytest.raises(DataError, match="another process"):
+            collect(tmp_path / "traces", plan, num_workers=1)
+        refused.append(done)
+
+    collect(tmp_path / "traces", plan, num_workers=1, progress=begin_another)
+    assert refused == [1, 2]
+    collect(tmp_path / "traces", plan, num_workers=1)  # and afterwards it is free

@@ -8,6 +8,7 @@ makes the same bytes again.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -15,6 +16,7 @@ import shutil
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -116,22 +118,39 @@ def collect(
         the folder.
 
     Raises:
-        DataError: the folder holds another set of traces, or a worker failed (the shard is named; finished shards are kept).
+        DataError: the folder holds another set of traces, another process collects into it,
+            or a worker failed (the shard is named; finished shards are kept).
     """
     folder = Path(folder)
     settings = resolved(settings)
     shards = plan.shards()
     _claim(folder, plan, settings)
-    missing = [k for k in range(len(shards)) if not _shard(folder, k).is_dir()]
-    done, num_traces = len(shards) - len(missing), 0
-    missing = missing[:max_shards] if max_shards is not None else missing
-    jobs = [(folder, k, plan.split, plan.seed, shards[k], settings, make_teacher) for k in missing]
-    for count in _run_all(jobs, num_workers):
-        done, num_traces = done + 1, num_traces + count
-        if progress:
-            progress(done, len(shards), num_traces)
-    give_verdicts(folder)
+    with _alone(folder):
+        missing = [k for k in range(len(shards)) if not _shard(folder, k).is_dir()]
+        done, num_traces = len(shards) - len(missing), 0
+        missing = missing[:max_shards] if max_shards is not None else missing
+        jobs = [(folder, k, plan.split, plan.seed, shards[k], settings, make_teacher) for k in missing]
+        for count in _run_all(jobs, num_workers):
+            done, num_traces = done + 1, num_traces + count
+            if progress:
+                progress(done, len(shards), num_traces)
+        give_verdicts(folder)
     return folder
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two collections at once would write the same shards. The lock goes with the process that holds it, however that ends.
+
+    Raises:
+        DataError: another process collects into the folder.
+    """
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise DataError(f"{folder}: another process is collecting into it; wait for it, or choose another folder") from None
+        yield
 
 
 def _run_all(jobs: list[tuple], num_workers: int) -> Iterator[int]:
