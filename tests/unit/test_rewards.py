@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pixelis.rewards.answer import anls, exact, is_flood, relative_accuracy
 from pixelis.rewards.coherence import adjacent_cosines, coherence
 from pixelis.rewards.curiosity import curiosity, gate, mean_curiosity, surprise
 from pixelis.rewards.groups import RewardWeights, advantages, pixel_reasoner_bonus, standardised, total_reward
@@ -145,3 +146,21 @@ def test_advantages_sum_to_nothing_and_do_not_mind_the_order(rewards, random):
     order = list(range(len(rewards)))
     random.shuffle(order)
     assert np.allclose(advantages(np.array(rewards)[order]).advantage_G, found.advantage_G[order])
+
+
+# ---------------------------------------------------------------- answers
+
+
+def test_answers_by_hand():
+    assert exact(" Red. ", ["blue", "red"]) == 1.0 and exact("reds", ["red"]) == 0.0
+    assert anls("hallo", ["hello"]) == pytest.approx(0.8) and anls("help", ["hello"]) == pytest.approx(0.6)
+    assert anls("xyz", ["hello"]) == 0.0 and anls("x", []) == 0.0
+    # Off by a tenth: closer than 1 - t for t = 0.50 to 0.85, eight of ten.
+    assert relative_accuracy("about 90", 100) == pytest.approx(0.8)
+    assert relative_accuracy("1,000", 1000) == 1.0 and relative_accuracy("none", 5) == 0.0
+    assert relative_accuracy("0", 0) == 1.0 and relative_accuracy("1", 0) == 0.0
+
+
+def test_floods_are_told():
+    assert is_flood("<answer>a</answer><answer>b</answer>") and is_flood("x" * 1001)
+    assert not is_flood("It is red.\n<answer>red</answer>")

@@ -14,6 +14,7 @@ from pixelis.core.media import MediumInfo
 from pixelis.core.ops import OPS, Call, Result, TempOutput, ZoomOutput
 from pixelis.core.trajectory import PolicyInfo, Step, Trajectory
 from pixelis.policy.buffer import ImageRef, PlacedImage
+from pixelis.rewards.earning import earning_steps
 from pixelis.rollout.pack import ACT, PROMPT, TEXT, TOOL, Example, TurnSpan
 from pixelis.train.step_heads import NO_OP, NUM_ARGUMENTS, StepHeads, StepInputs, arguments_of, step_inputs, tokens_under
 
@@ -71,6 +72,15 @@ def test_pooling_by_hand():
     assert inputs.result_SD[:, 0].tolist() == [112, 115]  # the crop's token is no word
     assert inputs.op_S.tolist() == [OPS.index("ZOOM"), NO_OP] and inputs.is_valid_S.tolist() == [1, 0]
     assert inputs.confidence_S.tolist() == [1, 0]
+
+
+def test_what_earns_no_curiosity():
+    trajectory, _ = zoomed()
+    whole = ZoomOutput(frame=0, box=Box(0, 0, 200, 99), view=None, width=32, height=32, image="d" * 64)
+    first, none = trajectory.steps
+    steps = (first, first, step_of(Call(op="ZOOM", arguments={"bbox_2d": [0, 0, 1000, 990]}), whole), none)
+    # A first look; the same call again; a zoom into the whole picture; no call at all.
+    assert earning_steps(replace(trajectory, steps=steps)).tolist() == [True, False, False, False]
 
 
 def test_a_time_alone_means_whole_frames():

@@ -184,18 +184,14 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """All that a resumed run needs to go on with the same bytes."""
-        learning = {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
         return {
-            "model": learning,
+            "model": learning_of(self.model),
             "heads": self.heads.state_dict() if self.heads is not None else None,
             "optimizer": self.optimizer.state_dict(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        own = dict(self.model.named_parameters())
-        with torch.no_grad():
-            for name, value in state["model"].items():
-                own[name].copy_(value)
+        take_learning(self.model, state["model"])
         if self.heads is not None:
             self.heads.load_state_dict(state["heads"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -210,6 +206,19 @@ class Learner:
             self.model.save_pretrained(folder, state_dict=weights_of)
             if heads:
                 save_file(heads, str(Path(folder) / "auxiliary_heads.safetensors"))
+
+
+def learning_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """What learns in a model, by name."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+@torch.no_grad()
+def take_learning(model: nn.Module, values: dict[str, torch.Tensor]) -> None:
+    """Put back what `learning_of` gave."""
+    own = dict(model.named_parameters())
+    for name, value in values.items():
+        own[name].copy_(value)
 
 
 def _by_row(each_N: torch.Tensor, weight_N: torch.Tensor, batch: Batch) -> list[float]:

@@ -23,6 +23,7 @@ from pixelis.rollout.pack import Example, weights
 from pixelis.train.bank import FeatureBank
 from pixelis.train.forward import Batch, FeaturesOf, collate, hidden_states, learnt_logits
 from pixelis.train.grpo import PolicyFacts, grpo_loss
+from pixelis.train.learner import learning_of, take_learning
 from pixelis.train.losses import select
 from pixelis.train.optim import Optimizer, make_optimizer
 
@@ -165,16 +166,10 @@ class PolicyLearner:
         return found
 
     def state(self) -> dict[str, Any]:
-        return {
-            "model": {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad},
-            "optimizer": self.optimizer.state_dict(),
-        }
+        return {"model": learning_of(self.model), "optimizer": self.optimizer.state_dict()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        own = dict(self.model.named_parameters())
-        with torch.no_grad():
-            for name, value in state["model"].items():
-                own[name].copy_(value)
+        take_learning(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
 
 
