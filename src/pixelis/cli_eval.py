@@ -25,11 +25,6 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]
 
 
-@app.callback()
-def _group() -> None:
-    """Keeps `pixelworld` a command of its own while it is the only one."""
-
-
 @app.command(
     epilog="Examples:  pixelis eval pixelworld --policy planner --items 200   |   "
     "pixelis eval pixelworld --policy vlm --model FOLDER --shift lighting:3 --run runs/dark --compare runs/plain"
@@ -86,6 +81,21 @@ def score(
 
     other = tuple(read_scores(compare)) if compare else ()
     _print_report(rescore(run), other, compare, as_json=as_json)
+
+
+@app.command(epilog="Example:  pixelis eval hacks runs/rft-test")
+def hacks(run: Annotated[Path, typer.Argument(help="The folder of a PixelWorld evaluation.")], as_json: JsonFlag = False) -> None:
+    """Count the ways to look good without doing the work; fails when one is seen too often."""
+    from pixelis.eval.hacks import find_hacks, hacks_text
+    from pixelis.eval.pixelworld import open_evaluation
+
+    stored, items = open_evaluation(run)
+    found = find_hacks((items.item_of(trajectory), trajectory) for trajectory in stored.trajectories())
+    if as_json:
+        print(json.dumps([hack.to_json() for hack in found], indent=1))
+    else:
+        out.print(hacks_text(found))
+    raise typer.Exit(0 if all(hack.passes for hack in found) else 1)
 
 
 def _recipe(path: Path | None, policy: str | None, model: str | None, seed: int | None, no_tools: bool) -> Recipe:

@@ -151,6 +151,19 @@ def rescore(folder: str | os.PathLike) -> Report:
     Raises:
         DataError: no evaluation of this version of PixelWorld lies there, or a record of it is damaged.
     """
+    run, items = open_evaluation(folder)
+    desk = _Desk(items=items)
+    desk.take_stored(run)
+    write_scores(folder, desk.in_order())
+    return make_report(run.info, desk.in_order(), desk.timings, seed=items.seed)
+
+
+def open_evaluation(folder: str | os.PathLike) -> tuple[Run, ItemSet]:
+    """A stored evaluation and the items it is about.
+
+    Raises:
+        DataError: no evaluation of this version of PixelWorld lies there.
+    """
     run = open_run(folder)
     if run.info.get("evaluation") != EVALUATION or run.info.get("world") != VERSION:
         raise DataError(
@@ -159,13 +172,9 @@ def rescore(folder: str | os.PathLike) -> Report:
     try:
         known = run.info["items"]
         shift = parse_shift(known["shift"]) if known["shift"] else None
-        items = ItemSet(split=known["split"], seed=known["seed"], shift=shift, families=tuple(known["families"]))
+        return run, ItemSet(split=known["split"], seed=known["seed"], shift=shift, families=tuple(known["families"]))
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{Path(folder) / RUN_FILE}: items: a key is missing or of the wrong type ({error})") from None
-    desk = _Desk(items=items)
-    desk.take_stored(run)
-    write_scores(folder, desk.in_order())
-    return make_report(run.info, desk.in_order(), desk.timings, seed=items.seed)
 
 
 def describe(policy: Policy, settings: ToolSettings, items: ItemSet, *, limits: Limits, first: int, count: int) -> dict[str, Any]:

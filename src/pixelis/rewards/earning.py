@@ -22,12 +22,13 @@ def earning_steps(trajectory: Trajectory) -> np.ndarray:
     earns = []
     for step in trajectory.steps:
         words = render_call(step.call) if step.call is not None else ""
-        earns.append(step.result.is_ok and bool(words) and words not in seen and not _shows_all(step.result.output, trajectory))
+        earns.append(step.result.is_ok and bool(words) and words not in seen and not shows_all(step.result.output, trajectory))
         seen.add(words)
     return np.array(earns, bool)
 
 
-def _shows_all(output: object, trajectory: Trajectory) -> bool:
+def shows_all(output: object, trajectory: Trajectory) -> bool:
+    """Whether an output is a crop of the whole picture."""
     if not isinstance(output, ZoomOutput):
         return False
     return output.box.iou(Box(0, 0, trajectory.medium.width, trajectory.medium.height)) > WHOLE
