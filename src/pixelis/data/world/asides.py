@@ -7,7 +7,7 @@ from pixelis.data.world.studio import SMALL_SHAPES, Draft, Studio
 from pixelis.data.world.timed import apply_event, event_frame
 from pixelis.data.world.words import draw_words
 
-_NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 def no_tool(studio: Studio) -> Draft:
@@ -52,7 +52,7 @@ def no_tool(studio: Studio) -> Draft:
             hardness=0.0,
         )
     a, b = rng.integer(1, 9), rng.integer(1, 9)
-    said = (str(a), str(b)) if rng.chance(0.6) else (_NUMBER_WORDS[a], _NUMBER_WORDS[b])
+    said = (str(a), str(b)) if rng.chance(0.6) else (NUMBER_WORDS[a], NUMBER_WORDS[b])
     question = studio.wording(
         f"What is {said[0]} plus {said[1]}?",
         f"Leave the picture aside: how much is {said[0]} plus {said[1]}?",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pixelis.data.world.asides import NUMBER_WORDS
 from pixelis.data.world.raster import SHAPES
 from pixelis.rollout.teacher.hand import Final, Hand, Part, Plan, absent, find, listed, seen_on, value_of
 
@@ -134,8 +135,15 @@ def _closer(hand: Hand, names: list[str], steps: list[int], lead: str) -> Plan:
 
 
 def no_tool(hand: Hand) -> Plan:
-    """What is seen at a glance, or needs no picture."""
-    return Final("I see that at once.", hand.item.plain_answer)
+    """What is seen at a glance, or needs no picture; said in words before a letter is chosen."""
+    question, answer = hand.item.question, hand.item.plain_answer
+    words = question.replace("?", " ").replace(".", " ").split()
+    numbers = [NUMBER_WORDS.index(w) if w in NUMBER_WORDS else int(w) for w in words if w in NUMBER_WORDS or w.isdigit()]
+    if len(numbers) == 2:
+        return Final(f"{numbers[0]}+{numbers[1]}={answer}.", answer)
+    if answer in ("dark", "light"):
+        return Final(f"The background is {answer}.", answer)
+    return Final(f"I see {answer} at once." if answer.isdigit() else f"I see at once that it is {answer}.", answer)
     yield  # a plan without a call
 
 
