@@ -189,6 +189,21 @@ app.add_typer(cli_eval.app, name="eval")
 app.command("score")(cli_eval.score)
 
 
+@app.command("reproduce", epilog="Example:  pixelis reproduce --quick")
+def reproduce_all(
+    recipe: Annotated[Path, typer.Argument(help="A recipe with stages.")] = Path("recipes/nano/reproduce.toml"),
+    quick: Annotated[bool, typer.Option("--quick", help="The same stages in miniature, in minutes: recipes/quick/reproduce.toml.")] = False,
+    only: Annotated[list[str] | None, typer.Option(help="Only this stage; may be given several times.")] = None,
+) -> None:
+    """Make everything from nothing, stage by stage; a killed run goes on where it was."""
+    from pixelis.config import load_recipe_as
+    from pixelis.reproduce import ReproduceRecipe, reproduce
+
+    wanted = load_recipe_as(ReproduceRecipe, Path("recipes/quick/reproduce.toml") if quick else recipe)
+    record = reproduce(wanted, only=tuple(only or ()), say=lambda line: out.print(escape(line)))
+    out.print(f"all done; times in {record}")
+
+
 @data.command("make", epilog="Example:  pixelis data make test out/test --items 100 --shift lighting:3")
 def data_make(
     split: Annotated[str, typer.Argument(help="train, dev, dev-cal or test.")],

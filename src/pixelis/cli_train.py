@@ -167,6 +167,7 @@ def rft(
         Path | None, typer.Option(help="Where to; the recipe says unless given. A run that was cut short goes on there.")
     ] = None,
     checkpoint: Annotated[str | None, typer.Option(help="Where to start from; the recipe says unless given.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="The trained adapter that learns on; the recipe says unless given.")] = None,
 ) -> None:
     """Phase 2: reinforcement with curiosity and coherence under a KL corridor."""
     from pixelis.agent import make_executor
@@ -183,7 +184,7 @@ def rft(
     weights = RewardWeights(values.pop("curiosity_weight"), values.pop("structure_weight"))
     settings = RftSettings(**values, weights=weights, corridor=CorridorSettings(**wanted.corridor.model_dump()), seed=wanted.seed)
     tools = resolved(wanted.tools)
-    started = load_learner(checkpoint or wanted.checkpoint, wanted.lora, dtype=wanted.dtype)
+    started = load_learner(checkpoint or wanted.checkpoint, wanted.lora, adapter=adapter or wanted.adapter, dtype=wanted.dtype)
     policy = VlmPolicy(started, temperature=1.0, top_p=1.0, max_new_tokens=wanted.max_new_tokens, num_slots=wanted.rft.num_parallel)
     try:
         run_rft(policy, make_executor(tools), tools, out or wanted.out, settings, log=_log)
@@ -215,15 +216,16 @@ class _Progress:
     """One line on standard error: how many of how many, how fast, how long still."""
 
     def __init__(self, what: str) -> None:
-        self._what, self._started, self._first, self._shown = what, time.monotonic(), None, 0.0
+        self._what, self._started, self._first, self._last, self._shown = what, 0.0, 0, 0, 0.0
 
     def __call__(self, done: int, of: int, more: str = "") -> None:
         now = time.monotonic()
-        if self._first is None:
-            self._first = done - 1
+        if done <= self._last or not self._last:  # the first, or another count has begun
+            self._started, self._first = now, done
+        self._last = done
         if done < of and now - self._shown < 2.0:
             return
         self._shown = now
         rate = (done - self._first) / max(now - self._started, 1e-9)
-        left = (of - done) / rate if rate > 0 else float("nan")
-        print(f"{done}/{of} {self._what} {more} {rate:.1f}/s, {left / 60:.1f} min left", file=sys.stderr, flush=True)
+        speed = f"{rate:.1f}/s, {(of - done) / rate / 60:.1f} min left" if now > self._started else ""
+        print(f"{done}/{of} {self._what} {more} {speed}".rstrip(), file=sys.stderr, flush=True)

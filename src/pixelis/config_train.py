@@ -206,9 +206,11 @@ class RftRecipe(Table):
     checkpoint: str
     """A folder or hub name."""
     out: str
+    adapter: str | None = None
+    """The trained adapter that learns on, such as SFT's, against a copy of itself."""
     tools: ToolSettings = ToolSettings()
     lora: LoraTable | None = None
-    """None trains the whole language model, against a frozen copy of it."""
+    """New adapters; where neither they nor a trained one are named, the whole language model learns, against a frozen copy of it."""
     dtype: str = "auto"
     max_new_tokens: int = Field(default=256, ge=1)
     rft: RftTable = RftTable()

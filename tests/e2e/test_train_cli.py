@@ -65,19 +65,51 @@ def test_copies_among_media_are_found(tmp_path):
     pixelis("data", "dedup", tmp_path / "nowhere", ok=False)
 
 
-def test_the_papers_recipe_on_a_tiny_model(traces, tmp_path):
+@pytest.fixture(scope="module")
+def papers_sft(traces, tmp_path_factory):
     """The recipe as it stands, but for the checkpoint and the traces: LoRA, schemas in the prompt, several frames."""
-    tiny = make_checkpoint(tmp_path / "tiny", vocab_size=700, hidden=64, num_layers=2, max_pixels=128 * 128)
+    folder = tmp_path_factory.mktemp("paper")
+    tiny = make_checkpoint(folder / "tiny", vocab_size=700, hidden=64, num_layers=3, max_pixels=128 * 128)
     text = (RECIPES / "paper-8b" / "sft.toml").read_text()
     text = text.replace("runs/paper-8b/cota-train", str(traces)).replace("runs/paper-8b/cota-dev", str(traces))
     text = text.replace("max_pixels = 1048576", "max_pixels = 16384").replace("epochs = 3 ", "epochs = 1 ")
-    recipe = tmp_path / "sft.toml"
+    recipe = folder / "sft.toml"
     recipe.write_text(text.replace('dtype = "bfloat16"', 'dtype = "float32"'))
-    done = pixelis("train", "sft", recipe, "--checkpoint", tiny, "--out", tmp_path / "run", "--workers", 1)
+    done = pixelis("train", "sft", recipe, "--checkpoint", tiny, "--out", folder / "run", "--workers", 1)
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert rows[0]["learning_parameters"] > 0 and rows[0]["estimated_gb"] > 0
-    assert (tmp_path / "run" / "policy" / "adapter_model.safetensors").is_file()
-    assert load_checkpoint(tiny, adapter=tmp_path / "run" / "policy")
+    return tiny, folder / "run"
+
+
+def test_the_papers_recipe_on_a_tiny_model(papers_sft):
+    tiny, run = papers_sft
+    assert (run / "policy" / "adapter_model.safetensors").is_file()
+    assert load_checkpoint(tiny, adapter=run / "policy")
+
+
+def test_the_papers_second_phase_on_a_tiny_model(papers_sft, tmp_path):
+    """What SFT has written learns on, against a copy of itself."""
+    tiny, run = papers_sft
+    text = (RECIPES / "paper-8b" / "rft.toml").read_text()
+    for old, new in {
+        'dtype = "bfloat16"': 'dtype = "float32"', "max_new_tokens = 512": "max_new_tokens = 12", "updates = 2000": "updates = 2",
+        "prompts = 16": 'families = ["no_tool"]\nprompts = 1', "group = 8": "group = 2", "max_steps = 12": "max_steps = 2",
+    }.items():  # fmt: skip
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / "rft.toml").write_text(text)
+    options = ("--checkpoint", tiny, "--adapter", run / "policy", "--out", tmp_path / "rft")
+    rows = [json.loads(line) for line in pixelis("train", "rft", tmp_path / "rft.toml", *options).stdout.splitlines() if line[0] == "{"]
+    # The policy begins as its anchor, and training sees what the sampler saw.
+    assert [row["update"] for row in rows] == [0, 1] and rows[0]["kl"] == 0 and rows[0]["mismatch"] < 1e-3
+    assert load_checkpoint(tiny, adapter=tmp_path / "rft" / "policy")
+    assert "leave out [lora]" in pixelis("train", "rft", _with_lora(tmp_path / "rft.toml"), *options, ok=False).stderr
+
+
+def _with_lora(recipe: Path) -> Path:
+    path = recipe.with_name("both.toml")
+    path.write_text(f"{recipe.read_text()}\n[lora]\nrank = 4\n")
+    return path
 
 
 def test_a_typo_in_a_recipe_is_named(tmp_path):

@@ -20,8 +20,9 @@ from pixelis.tools.settings import ToolSettings
 from pixelis.tools.toolbox import resolved
 from pixelis.train import rft
 from pixelis.train.rft import run_rft
+from pixelis.train.rft_record import alarm_of
 from pixelis.train.rft_reward import Judge
-from pixelis.train.rft_state import RftSettings
+from pixelis.train.rft_state import Progress, RftSettings
 from pixelis.train.start import load_learner
 from pixelis.train.vocabulary import make_vocabulary
 
@@ -81,6 +82,7 @@ def test_the_journal_says_what_happened(trained):
     assert rows[0]["sight"] > 1e-3 and rows[1]["sight"] is None
     assert all(row["rollouts"] + row["num_lost"] == 6 and row["groups"] == 2 for row in rows)
     # A newborn writes nothing that is a call: every step costs 0.30.
+    assert all(0 < row["entropy"] < 10 for row in rows)  # at most the logarithm of the vocabulary
     assert rows[0]["penalty"] > 0 and rows[0]["invalid"] == 1.0 and rows[0]["answer"] == 0.0
 
 
@@ -126,6 +128,14 @@ def test_a_sampler_that_sees_other_things_holds_every_update(born, tmp_path):
         train(born, tmp_path / "held", replace(SETTINGS, max_mismatch=-1.0))
     rows = rows_of(tmp_path / "held")
     assert [row["is_held"] for row in rows] == [True, True] and not any(row["loss"] for row in rows)
+
+
+def test_alarms_say_what_collapsed():
+    start = Progress(first_tool_rate=0.8, first_entropy=0.4)
+    assert alarm_of(0.41, 0.11, start) == ""
+    assert alarm_of(0.39, 0.11, start) == "tool rate fell below half of what it was at the start"
+    assert alarm_of(0.8, 0.09, start) == "entropy fell below a quarter of what it was at the start"
+    assert alarm_of(0.0, 0.0, start).count(";") == 1
 
 
 def test_groups_are_compared_within_themselves():

@@ -49,10 +49,31 @@ def add_adapters(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = peft.get_peft_model(base, config, adapter_name=POLICY)
-        for name in (ANCHOR, EMA):
-            model.add_adapter(name, config)
+        return _with_followers(peft.get_peft_model(base, config, adapter_name=POLICY), config)
+
+
+def continue_adapters(base: Any, folder: str | Path) -> Any:
+    """Put a trained policy's adapter on its base, with an anchor and an average that begin as that policy.
+
+    Args:
+        folder: as peft writes it, such as the `policy` folder of a finished run.
+
+    Raises:
+        DataError: there is no adapter in the folder.
+        ConfigError: the adapter sits in the vision tower.
+        NotInstalled: peft is missing.
+    """
+    peft, _ = _packages()
+    if not (Path(folder) / "adapter_config.json").is_file():
+        raise DataError(f"{folder}: adapter_config.json is missing; name the folder of one adapter, such as runs/paper-8b/sft/{POLICY}")
+    model = peft.PeftModel.from_pretrained(base, str(folder), adapter_name=POLICY, is_trainable=True)
+    return _with_followers(model, model.peft_config[POLICY])
+
+
+def _with_followers(model: Any, config: Any) -> Any:
+    """Anchor and average, as copies of the policy; the policy is active and trainable."""
     for name in (ANCHOR, EMA):
+        model.add_adapter(name, config)
         copy_adapter(model, source=POLICY, target=name)
     _activate(model, (POLICY,))
     assert_language_only(model)

@@ -130,7 +130,7 @@ def one_update(
         clock.lap("train")
     gates = {"kl": kl, "beta": beta, "mismatch": mismatch, "is_held": is_held, "sight": sight}
     others = {"dynamics_loss": dynamics, "num_lost": num_lost, "seconds": clock.laps}
-    return update_row(seen, parts, groups, facts, progress) | gates | others
+    return update_row(seen, parts, groups, facts, _entropy(measured), progress) | gates | others
 
 
 # ---------------------------------------------------------------- sampling
@@ -213,6 +213,11 @@ def _kl(measured: Sequence[Measured]) -> float:
     """Token-KL to the anchor, k3, nats per sampled token, before the step."""
     gap = torch.cat([m.anchor_logp_N - m.logp_N for m in measured])
     return float((gap.exp() - gap - 1).mean())
+
+
+def _entropy(measured: Sequence[Measured]) -> float:
+    """Mean -log p of what was sampled: an unbiased estimate of the policy's entropy, nats per token."""
+    return float(-torch.cat([m.logp_N for m in measured]).mean())
 
 
 def _mismatch(seen: Sequence[Seen], measured: Sequence[Measured]) -> float:

@@ -20,13 +20,19 @@ from pixelis.train.rft_state import Progress, RftSettings
 
 
 def update_row(
-    seen: Sequence[Seen], parts: Parts, groups: Sequence[Advantages], facts: Sequence[UpdateFacts], progress: Progress
+    seen: Sequence[Seen], parts: Parts, groups: Sequence[Advantages], facts: Sequence[UpdateFacts], entropy: float, progress: Progress
 ) -> dict[str, Any]:
+    """All but what the gates say.
+
+    Args:
+        entropy: of the policy, nats per sampled token.
+        progress: learns the first update's tool rate and entropy, which the alarms compare with.
+    """
     steps = [step for one in seen for step in one.trajectory.steps]
     ops = Counter(step.call.op for step in steps if step.call is not None)
     tool_rate = float(np.mean([one.num_steps > 0 for one in seen]))
-    if progress.first_tool_rate is None:
-        progress.first_tool_rate = tool_rate
+    if progress.first_tool_rate is None or progress.first_entropy is None:
+        progress.first_tool_rate, progress.first_entropy = tool_rate, entropy
     total = max(1, sum(ops.values()))
     shares = np.array([ops[op] / total for op in OPS if ops[op]])
     families: dict[str, list[float]] = {}
@@ -47,7 +53,8 @@ def update_row(
         "ops": {op: ops[op] for op in OPS},
         "op_entropy": float(-(shares * np.log(shares)).sum()) if len(shares) else 0.0,
         "tool_rate": tool_rate,
-        "alarm": _alarm(tool_rate, progress),
+        "entropy": entropy,
+        "alarm": alarm_of(tool_rate, entropy, progress),
         "groups": len(groups),
         "flat_groups": sum(group.is_flat for group in groups),
         "used": int(sum(group.is_used_G.sum() for group in groups)),
@@ -61,9 +68,14 @@ def update_row(
     }
 
 
-def _alarm(tool_rate: float, progress: Progress) -> str:
-    """A word where the policy stops looking."""
-    return "tool rate fell below half of what it was at the start" if tool_rate < 0.5 * (progress.first_tool_rate or 0.0) else ""
+def alarm_of(tool_rate: float, entropy: float, progress: Progress) -> str:
+    """A word where the policy stops looking, or stops trying anything else."""
+    words = []
+    if tool_rate < 0.5 * (progress.first_tool_rate or 0.0):
+        words.append("tool rate fell below half of what it was at the start")
+    if entropy < 0.25 * (progress.first_entropy or 0.0):
+        words.append("entropy fell below a quarter of what it was at the start")
+    return "; ".join(words)
 
 
 def short_row(row: dict[str, Any], settings: RftSettings) -> dict[str, Any]:

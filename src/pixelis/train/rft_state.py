@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from pixelis.core.errors import ConfigError
+from pixelis.policy.adapters import POLICY, save_adapters
 from pixelis.policy.vlm import VlmPolicy
 from pixelis.rewards.groups import RewardWeights
 from pixelis.train.corridor import CorridorSettings, CorridorState
@@ -61,6 +62,7 @@ class Progress:
     update: int = 0
     corridor: CorridorState = field(default_factory=CorridorState.start)
     first_tool_rate: float | None = None
+    first_entropy: float | None = None
     num_blocked: int = 0
     """Updates in a row that the mismatch gate held back."""
 
@@ -79,7 +81,7 @@ def claim(out: Path, policy: VlmPolicy, settings: RftSettings) -> None:
 def save(out: Path, learner: PolicyLearner, judge: Judge, progress: Progress) -> None:
     """The state, whole or not at all."""
     part, state = out / "state.part", out / "state.pt"
-    about = {"update": progress.update, "corridor": asdict(progress.corridor), "first_tool_rate": progress.first_tool_rate}
+    about = asdict(progress)
     torch.save({"learner": learner.state(), "judge": judge.state(), "progress": about}, part)
     os.replace(part, state)
 
@@ -90,15 +92,17 @@ def resume(out: Path, learner: PolicyLearner, judge: Judge, settings: RftSetting
     found = torch.load(out / "state.pt", weights_only=True)
     learner.load_state(found["learner"])
     judge.load_state(found["judge"])
-    about = found["progress"]
-    return Progress(about["update"], CorridorState(**about["corridor"]), about["first_tool_rate"])
+    return Progress(**{**found["progress"], "corridor": CorridorState(**found["progress"]["corridor"])})
 
 
 def finish(out: Path, policy: VlmPolicy, judge: Judge) -> None:
     from safetensors.torch import save_file
 
     with policy.paused() as model:
-        model.save_pretrained(out)
+        if hasattr(model, "peft_config"):
+            save_adapters(model, out, names=(POLICY,))
+        else:
+            model.save_pretrained(out)
     policy.checkpoint.tokenizer.save_pretrained(out)
     policy.checkpoint.images.save_pretrained(out)
     policy.prompting.save(out)

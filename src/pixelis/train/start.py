@@ -6,27 +6,40 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pixelis.policy.adapters import add_adapters
+from pixelis.core.errors import ConfigError
+from pixelis.policy.adapters import add_adapters, continue_adapters
 from pixelis.policy.prompt import Prompting
 from pixelis.policy.vlm_load import Checkpoint, load_checkpoint
 
 
 def load_learner(
-    where: str | Path, lora: Any | None = None, *, prompting: Prompting | None = None, dtype: str = "auto", device: str = "auto"
+    where: str | Path,
+    lora: Any | None = None,
+    *,
+    adapter: str | Path | None = None,
+    prompting: Prompting | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
 ) -> Checkpoint:
     """A checkpoint whose language model learns: all of it, or LoRA adapters only.
 
     Args:
-        lora: rank, alpha and dropout (`config_train.LoraTable`); None trains the language model itself.
+        lora: rank, alpha and dropout (`config_train.LoraTable`) of new adapters; None trains the language model itself.
+        adapter: the folder of a trained adapter, which learns on instead of new ones.
         prompting: how it will be prompted from now on; what the checkpoint says when None.
 
     Raises:
-        ConfigError: no checkpoint of the Qwen3-VL family.
+        ConfigError: no checkpoint of the Qwen3-VL family; new adapters and a trained one are both asked for.
+        DataError: no adapter lies in the folder.
         NotInstalled: adapters without peft.
     """
+    if lora is not None and adapter is not None:
+        raise ConfigError(f"the adapter {adapter} brings its own rank: leave out [lora]")
     loaded = load_checkpoint(where, dtype=dtype, device=device)
     if prompting is not None:
         loaded = replace(loaded, prompting=prompting)
+    if adapter is not None:
+        return replace(loaded, model=continue_adapters(loaded.model, adapter))
     if lora is None:
         loaded.base.model.language_model.requires_grad_(True)
         loaded.base.lm_head.requires_grad_(True)
