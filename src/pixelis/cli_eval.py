@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from pixelis.core.errors import ConfigError
+
 if TYPE_CHECKING:
     from pixelis.config import Recipe
     from pixelis.eval.report import Report
@@ -76,11 +78,97 @@ def score(
     as_json: JsonFlag = False,
 ) -> None:
     """Score a stored evaluation again from its trajectories: no policy, no tools, no media."""
+    from pixelis.core.store import open_run
     from pixelis.eval.pixelworld import rescore
     from pixelis.eval.scores import read_scores
 
+    if open_run(run).info.get("evaluation") == "bench":
+        _score_bench(run, compare, as_json=as_json)
+        return
     other = tuple(read_scores(compare)) if compare else ()
     _print_report(rescore(run), other, compare, as_json=as_json)
+
+
+@app.command(epilog="Example:  pixelis eval process runs/test --dev runs/dev --plans 50")
+def process(
+    run: Annotated[Path, typer.Argument(help="The folder of a PixelWorld evaluation.")],
+    dev: Annotated[Path, typer.Option(help="An evaluation on the dev split, which fixes RaCPR's scale.")],
+    plans: Annotated[int, typer.Option(min=0, help="So many plans are re-executed on changed media, for PRC.")] = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """How answers were obtained: RaPR, RaCPR, VisFid, action entropy, PRC, and their correlation with being right."""
+    from pixelis.agent import make_executor
+    from pixelis.eval.process_run import process_json, process_report, process_text
+    from pixelis.tools.engines.encoder_efficientnet import EfficientNetEncoder
+    from pixelis.tools.settings import ToolSettings
+    from pixelis.tools.toolbox import resolved
+
+    executor = make_executor(resolved(ToolSettings())) if plans else None
+    with _progress_line("cosines") as progress:
+        report = process_report(run, dev, EfficientNetEncoder(), executor=executor, num_plans=plans, progress=progress)
+    if as_json:
+        print(json.dumps(process_json(report), indent=1))
+    else:
+        out.print(process_text(report))
+
+
+def _score_bench(run: Path, compare: Path | None, *, as_json: bool) -> None:
+    from pixelis.eval.bench.report import report_json, report_text, score_bench_run
+
+    if compare is not None:
+        raise ConfigError("--compare pairs PixelWorld items; a public benchmark's run is scored alone: leave it out")
+    found = score_bench_run(run)
+    if as_json:
+        print(json.dumps(report_json(found), indent=1))
+    else:
+        out.print(report_text(found))
+
+
+@app.command(epilog="Example:  pixelis eval bench vstar ~/data/vstar_bench --policy vlm --model FOLDER --run runs/vstar")
+def bench(
+    name: Annotated[str, typer.Argument(help="vstar, mmbench, mvbench, infographicvqa, videommmu or vsibench.")],
+    folder: Annotated[Path, typer.Argument(help="Where its published files lie; when some are missing, which ones is said.")],
+    run: Annotated[Path, typer.Option(help="Where to leave trajectories and scores; a run begun there goes on.")],
+    policy: Annotated[str | None, typer.Option(help="Which policy answers, as in pixelis ask.")] = None,
+    model: Annotated[str | None, typer.Option(help="endpoint: the model's name; vlm: a checkpoint folder.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="A TOML recipe: policy, tools, limits, seed.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Only this task; may be given several times.")] = None,
+    per_task: Annotated[int | None, typer.Option(min=1, help="So many items of each task.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the policy, and of shuffled options.")] = None,
+    no_tools: Annotated[bool, typer.Option("--no-tools", help="All six tools answer with a typed empty result.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Let a policy answer a public benchmark, and score it by the official rules."""
+    from pixelis.agent import make_executor, make_policy
+    from pixelis.eval.bench.report import report_json, report_text
+    from pixelis.eval.bench.run import evaluate_bench
+    from pixelis.rollout.run import Limits
+
+    wanted = _recipe(recipe, policy, model, seed, no_tools)
+    limits = Limits(max_steps=wanted.limits.max_steps, max_seconds=wanted.limits.max_seconds)
+    answering = make_policy(wanted.policy)
+    try:
+        with _progress_line(f"{name} items") as progress:
+            found = evaluate_bench(
+                name,
+                folder,
+                answering,
+                make_executor(wanted.tools),
+                wanted.tools,
+                run_folder=run,
+                seed=wanted.seed,
+                tasks=tuple(task or ()),
+                num_per_task=per_task,
+                limits=limits,
+                progress=progress,
+            )
+    finally:
+        answering.close()
+    if as_json:
+        print(json.dumps(report_json(found), indent=1))
+    else:
+        out.print(report_text(found))
+        out.print(f"\nin {run}; score it again: pixelis score {run}")
 
 
 @app.command(epilog="Example:  pixelis eval hacks runs/rft-test")

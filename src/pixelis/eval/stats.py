@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 10_000
-_BATCH_NUMBERS = 4_000_000
+BATCH_NUMBERS = 4_000_000
 """Resampled numbers in memory at once."""
 
 BCA, CLOPPER_PEARSON, NO_INTERVAL = "BCa bootstrap", "Clopper-Pearson", "none"
@@ -31,6 +31,7 @@ class Rate:
         low, high: NaN where there is no interval.
         count: how many observations stand behind it.
         method: how the interval was made: one of `BCA`, `CLOPPER_PEARSON`, `NO_INTERVAL`.
+        num_unscored: observations that could not be scored; they are in none of the other numbers.
     """
 
     value: float
@@ -38,15 +39,17 @@ class Rate:
     high: float
     count: int
     method: str
+    num_unscored: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; what is unknown is None."""
+        """Plain JSON values; what is unknown is None. `num_unscored` is left out where everything was scored."""
         return {
             "value": known(self.value),
             "low": known(self.low),
             "high": known(self.high),
             "count": self.count,
             "method": self.method,
+            **({"num_unscored": self.num_unscored} if self.num_unscored else {}),
         }
 
 
@@ -82,27 +85,51 @@ def mean_rate(values_N: Sequence[float] | np.ndarray, *, is_share: bool = True, 
         if is_share and values_N[0] in (0.0, 1.0):
             return share(int(values_N.sum()), values_N.size)
         return Rate(float(values_N[0]), math.nan, math.nan, values_N.size, NO_INTERVAL)
-    low, high = _bca(values_N, seed=seed, num_resamples=num_resamples)
-    if math.isnan(low) or math.isnan(high):
+    low, high = bca((values_N,), np.mean, seed=seed, num_resamples=num_resamples)
+    if math.isnan(low):
         return Rate(value, math.nan, math.nan, values_N.size, NO_INTERVAL)
     return Rate(value, low, high, values_N.size, BCA)
 
 
-def _bca(values_N: np.ndarray, *, seed: int, num_resamples: int) -> tuple[float, float]:
-    """Ends of the interval; NaN where rounding makes data that differ look equal."""
+def known_rate(values: Iterable[float | None], *, is_share: bool = True, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> Rate:
+    """`mean_rate` of the values that are known; None and NaN are counted in `num_unscored`, and are never 0."""
+    values = list(values)
+    scored = [float(value) for value in values if value is not None and not math.isnan(value)]
+    return replace(mean_rate(scored, is_share=is_share, seed=seed, num_resamples=num_resamples), num_unscored=len(values) - len(scored))
+
+
+def bca(
+    columns: Sequence[np.ndarray],
+    statistic: Callable[..., Any],
+    *,
+    seed: int = 0,
+    num_resamples: int = NUM_RESAMPLES,
+    is_vectorized: bool = True,
+) -> tuple[float, float]:
+    """Ends of a statistic's BCa interval; rows are drawn whole, so that what belongs to one item stays together.
+
+    Args:
+        columns: each [N], one row an item.
+        statistic: of the columns; takes `axis` where it is vectorized.
+
+    Returns:
+        Low and high; both NaN where BCa is undefined: a resample has no value, or all have the same.
+    """
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         found = stats.bootstrap(
-            (values_N,),
-            np.mean,
+            tuple(columns),
+            statistic,
             n_resamples=num_resamples,
             confidence_level=CONFIDENCE,
             method="BCa",
-            vectorized=True,
-            batch=max(1, _BATCH_NUMBERS // values_N.size),
+            paired=len(columns) > 1,
+            vectorized=is_vectorized,
+            batch=max(1, BATCH_NUMBERS // len(columns[0])),
             rng=np.random.default_rng(seed),
         ).confidence_interval
-    return float(found.low), float(found.high)
+    low, high = float(found.low), float(found.high)
+    return (math.nan, math.nan) if math.isnan(low) or math.isnan(high) else (low, high)
 
 
 def share(num_hits: int, count: int) -> Rate:
@@ -148,7 +175,7 @@ def paired_p(
         alternative="two-sided",
         vectorized=True,
         n_resamples=num_resamples,
-        batch=max(1, _BATCH_NUMBERS // int(differs_N.sum())),
+        batch=max(1, BATCH_NUMBERS // int(differs_N.sum())),
         rng=np.random.default_rng(seed),
     )
     return float(found.pvalue)

@@ -1,0 +1,164 @@
+"""How well process metrics foretell a right answer: a regularised logistic model, the area under its ROC curve, average precision. Pure.
+
+N items, F features. Source: paper, supplement 5 ("Logistic view").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+from scipy.special import expit
+
+from pixelis.eval.stats import BCA, NO_INTERVAL, NUM_RESAMPLES, Rate, bca
+
+STRENGTH = 1.0
+"""Of the L2 penalty on weights per standard deviation."""
+MAX_STEPS = 100
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Logistic:
+    """p(right) = 1 / (1 + exp(-(intercept + weights . (features - mean) / std))); a feature that does not vary has weight 0."""
+
+    intercept: float
+    weight_F: np.ndarray
+    mean_F: np.ndarray
+    std_F: np.ndarray
+
+    def probability(self, features_NF: np.ndarray) -> np.ndarray:
+        """[N], in [0, 1]."""
+        return expit(self.intercept + (np.asarray(features_NF, float) - self.mean_F) / self.std_F @ self.weight_F)
+
+
+def fit_logistic(features_NF: np.ndarray, is_right_N: Sequence[float], *, strength: float = STRENGTH) -> Logistic:
+    """Minimise log loss + strength / 2 * |weights|^2 by Newton's method, over standardised features; the intercept is free.
+
+    Args:
+        features_NF: finite.
+        is_right_N: 0 or 1, both present: without both the intercept has no finite best value.
+        strength: above 0, so that features that separate the two perfectly still have a best weight.
+
+    Raises:
+        ValueError: any of this does not hold.
+    """
+    features, right = np.asarray(features_NF, float), np.asarray(is_right_N, float)
+    if features.ndim != 2 or right.shape != (len(features),) or not np.isfinite(features).all() or not strength > 0:
+        raise ValueError(f"wanted are finite [N, F] features, [N] labels and a strength above 0; got {features.shape}, {right.shape}")
+    if set(right.tolist()) != {0.0, 1.0}:
+        raise ValueError(f"a logistic model needs both 0 and 1; got {sorted(set(right.tolist()))}")
+    mean_F, std_F = features.mean(0), features.std(0)
+    std_F = np.where(std_F > 1e-12 * np.maximum(1.0, np.abs(mean_F)), std_F, np.inf)
+    design = np.column_stack([np.ones(len(features)), (features - mean_F) / std_F])
+    penalty = np.array([0.0] + [strength] * features.shape[1])
+
+    def loss(weights: np.ndarray) -> float:
+        score = design @ weights
+        return float(np.sum(np.logaddexp(0, score) - right * score) + 0.5 * np.sum(penalty * weights**2))
+
+    weights = np.zeros(design.shape[1])
+    for _ in range(MAX_STEPS):
+        chance = expit(design @ weights)
+        slope = design.T @ (chance - right) + penalty * weights
+        if np.abs(slope).max() < 1e-9 * len(right):
+            break
+        curvature = (design * (chance * (1 - chance))[:, None]).T @ design + np.diag(penalty)
+        step = np.linalg.solve(curvature + 1e-12 * np.eye(len(weights)), slope)
+        size = 1.0
+        while loss(weights - size * step) > loss(weights) and size > 1e-6:  # far from the best point a whole step may overshoot
+            size /= 2
+        weights = weights - size * step
+    return Logistic(float(weights[0]), weights[1:], mean_F, std_F)
+
+
+def auc(scores_N: Sequence[float], is_right_N: Sequence[float]) -> float:
+    """Chance that a right item scores above a wrong one, a tie counting half, in [0, 1]; NaN unless both kinds are there."""
+    right_N = np.asarray(is_right_N, bool)
+    num_right = int(right_N.sum())
+    num_wrong = right_N.size - num_right
+    if not num_right or not num_wrong:
+        return math.nan
+    above = stats.rankdata(scores_N)[right_N].sum() - num_right * (num_right + 1) / 2
+    return float(above / (num_right * num_wrong))
+
+
+def average_precision(scores_N: Sequence[float], is_right_N: Sequence[float]) -> float:
+    """Sum over thresholds of the gain in recall times the precision there, in (0, 1]; NaN when nothing is right.
+
+    Items of one score are taken together, so that their order does not matter.
+    """
+    scores_N, right_N = np.asarray(scores_N, float), np.asarray(is_right_N, bool)
+    if not right_N.any():
+        return math.nan
+    order = np.argsort(-scores_N, kind="stable")
+    is_last = np.append(np.diff(scores_N[order]) != 0, True)
+    hits = np.cumsum(right_N[order])[is_last]
+    taken = np.flatnonzero(is_last) + 1
+    return float(np.sum(np.diff(hits, prepend=0) * hits / taken) / right_N.sum())
+
+
+@dataclass(frozen=True)
+class Foretelling:
+    """How well a model that has not seen an item tells whether it is answered rightly.
+
+    Attributes:
+        auc, average_precision: with BCa intervals over items; NaN where there are fewer right or wrong items than folds.
+        base_rate: share of right items: the average precision of guessing.
+        model: fitted to all items, for its weights; None where it could not be.
+    """
+
+    auc: Rate
+    average_precision: Rate
+    base_rate: float
+    model: Logistic | None
+
+
+def foretell(
+    features_NF: np.ndarray,
+    is_right_N: Sequence[float],
+    *,
+    strength: float = STRENGTH,
+    folds: int = FOLDS,
+    seed: int = 0,
+    num_resamples: int = NUM_RESAMPLES,
+) -> Foretelling:
+    """Fit on all folds but one, foretell that one, and judge all that was foretold.
+
+    Args:
+        features_NF: NaN where unknown; such items are counted as unscored.
+        is_right_N: 0 or 1; NaN where unknown.
+        seed: of the folds and of the resampling.
+    """
+    features, right = np.asarray(features_NF, float), np.asarray(is_right_N, float)
+    is_known_N = np.isfinite(features).all(1) & np.isfinite(right)
+    features, right = features[is_known_N], right[is_known_N]
+    num_unscored = int((~is_known_N).sum())
+    base_rate = float(right.mean()) if right.size else math.nan
+    if min(right.sum(), (1 - right).sum()) < folds:
+        nothing = Rate(math.nan, math.nan, math.nan, right.size, NO_INTERVAL, num_unscored)
+        return Foretelling(nothing, nothing, base_rate, None)
+    foretold = np.zeros(right.size)
+    fold_N = _folds(right, folds, seed)
+    for fold in range(folds):
+        here = fold_N == fold
+        foretold[here] = fit_logistic(features[~here], right[~here], strength=strength).probability(features[here])
+    rates = []
+    for statistic in (auc, average_precision):
+        low, high = bca((foretold, right), statistic, seed=seed, num_resamples=num_resamples, is_vectorized=False)
+        method = NO_INTERVAL if math.isnan(low) else BCA
+        rates.append(Rate(statistic(foretold, right), low, high, right.size, method, num_unscored))
+    return Foretelling(rates[0], rates[1], base_rate, fit_logistic(features, right, strength=strength))
+
+
+def _folds(right_N: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """A fold for each item, the right and the wrong ones spread evenly."""
+    generator = np.random.default_rng(seed)
+    fold_N = np.zeros(right_N.size, int)
+    for kind in (0.0, 1.0):
+        members = generator.permutation(np.flatnonzero(right_N == kind))
+        fold_N[members] = np.arange(members.size) % folds
+    return fold_N
