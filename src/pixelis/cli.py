@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pixelis import cli_eval, cli_train
+from pixelis import cli_adapt, cli_eval, cli_train
 from pixelis.core.errors import ConfigError, PixelisError
 
 app = typer.Typer(
@@ -187,6 +187,7 @@ data.command("dedup", epilog="Example:  pixelis data dedup out/test/media --worl
 app.add_typer(cli_train.train, name="train")
 app.add_typer(cli_eval.app, name="eval")
 app.command("score")(cli_eval.score)
+app.command("adapt", epilog="Example:  pixelis adapt recipes/nano/ttrl.toml")(cli_adapt.adapt)
 
 
 @app.command("reproduce", epilog="Example:  pixelis reproduce --quick")

@@ -1,13 +1,13 @@
-"""What phase 2 does to a model: log-probabilities of the policy and of its anchor, pooled states, and one guarded policy step.
+"""What phases 2 and 3 do to a model: log-probabilities of the policy and of its anchor, pooled states, and one guarded step.
 
 A model trained whole keeps a frozen copy of its language model as the anchor; one with adapters switches to the anchor's adapter.
-Letters: N sampled tokens, T tokens, D hidden size.
+The anchor stays where it is (phase 2) or follows the policy slowly (phase 3). Letters: N sampled tokens, T tokens, D hidden size.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pixelis.policy.adapters import ANCHOR, using
+from pixelis.policy.adapters import ANCHOR, lora_parameters, update_ema, using
 from pixelis.policy.vlm import VlmPolicy
 from pixelis.policy.vlm_vision import Features
 from pixelis.rollout.pack import Example, weights
@@ -37,6 +37,8 @@ class Measured:
 
     logp_N: torch.Tensor
     anchor_logp_N: torch.Tensor
+    entropy_N: torch.Tensor
+    """Of the policy, nats."""
     middle_TD: torch.Tensor
     last_TD: torch.Tensor
 
@@ -59,14 +61,17 @@ class PolicyLearner:
         policy: its model learns; nothing may be sampled from it during a step (`VlmPolicy.paused`).
         bank: features of every image that an example shows.
         batch_tokens: padded tokens of one pass.
+        anchor: which adapter is the anchor, where there are adapters.
     """
 
-    def __init__(self, policy: VlmPolicy, bank: FeatureBank, *, rate: float, batch_tokens: int = 6000, clip: float = 1.0) -> None:
+    def __init__(
+        self, policy: VlmPolicy, bank: FeatureBank, *, rate: float, batch_tokens: int = 6000, clip: float = 1.0, anchor: str = ANCHOR
+    ) -> None:
         self._policy, self._batch_tokens, self._clip = policy, batch_tokens, clip
         self._features_of: FeaturesOf = bank.features
         self.model, self.base = policy.checkpoint.model, policy.checkpoint.base
         self.base.model.visual.requires_grad_(False)
-        self._is_adapted = hasattr(self.model, "peft_config")
+        self._is_adapted, self._anchor_name = hasattr(self.model, "peft_config"), anchor
         if not self._is_adapted:
             self.base.model.language_model.requires_grad_(True)
             self.base.lm_head.requires_grad_(True)
@@ -80,8 +85,23 @@ class PolicyLearner:
         if self._anchor is not None:
             yield self._anchor
             return
-        with using(self.model, ANCHOR):
+        with using(self.model, self._anchor_name):
             yield self.base
+
+    @torch.no_grad()
+    def follow(self, decay: float) -> None:
+        """Move the anchor towards the policy: anchor = decay * anchor + (1 - decay) * policy."""
+        if self._anchor is None:
+            update_ema(self.model, decay=decay, target=self._anchor_name)
+            return
+        for old, new in self._anchor_pairs():
+            old.lerp_(new.to(old.dtype), 1 - decay)
+
+    def _anchor_pairs(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Parameters of the anchor's frozen copy with those of the policy."""
+        copies = (self._anchor.model.language_model, self._anchor.lm_head)
+        own = (self.base.model.language_model, self.base.lm_head)
+        return [pair for one, two in zip(copies, own, strict=True) for pair in zip(one.parameters(), two.parameters(), strict=True)]
 
     @contextmanager
     def blind(self) -> Iterator[None]:
@@ -102,13 +122,24 @@ class PolicyLearner:
             batch = _collated([examples[k] for k in rows])
             with _capturing(self.base.model.language_model.layers[-min(FROM_TOP, len(self.base.model.language_model.layers))]) as caught:
                 hidden = hidden_states(self.base, batch, self._features_of)
-            own = self._logp(self.base, batch, hidden)
+            own, entropy = self._logp(self.base, batch, hidden, wants_entropy=True)
             with self.anchored() as anchor:
-                anchors = self._logp(anchor, batch, hidden_states(anchor, batch, self._features_of))
-            counts = np.bincount(select(batch.weight_BT)[0].numpy(), minlength=len(rows)).tolist()
-            for row, k, logp, anchor_logp in zip(range(len(rows)), rows, own.split(counts), anchors.split(counts), strict=True):
+                anchors, _ = self._logp(anchor, batch, hidden_states(anchor, batch, self._features_of))
+            parts = (values.split(_counts(batch)) for values in (own, anchors, entropy))
+            for row, (k, *of_tokens) in enumerate(zip(rows, *parts, strict=True)):
                 length = len(examples[k])
-                found[k] = Measured(logp, anchor_logp, caught[0][row, :length].float(), hidden[row, :length].float())
+                found[k] = Measured(*of_tokens, caught[0][row, :length].float(), hidden[row, :length].float())
+        return [found[k] for k in range(len(examples))]
+
+    @torch.no_grad()
+    def logp(self, examples: Sequence[Example]) -> list[torch.Tensor]:
+        """Log-probabilities of the sampled tokens under the present weights, [N] per example."""
+        self.model.eval()
+        found: dict[int, torch.Tensor] = {}
+        for rows in self._batches(examples):
+            batch = _collated([examples[k] for k in rows])
+            logp, _ = self._logp(self.base, batch, hidden_states(self.base, batch, self._features_of))
+            found.update(zip(rows, logp.split(_counts(batch)), strict=True))
         return [found[k] for k in range(len(examples))]
 
     def step(
@@ -120,40 +151,63 @@ class PolicyLearner:
         *,
         beta: float,
     ) -> UpdateFacts:
-        """One update over examples; the mean is over the sampled tokens of all of them.
+        """One update of phase 2 over examples; the mean is over the sampled tokens of all of them.
 
         Args:
             old: log-probabilities of the policy that sampled, [N] each; `anchor` those of the anchor.
             advantage: one per example.
         """
+        total = sum(len(part) for part in old) or 1
+        sums, num = np.zeros(3), 0
+
+        def loss_of(rows: list[int], logp_N: torch.Tensor) -> torch.Tensor:
+            nonlocal sums, num
+            gain = torch.cat([torch.full((len(old[k]),), float(advantage[k])) for k in rows]).to(logp_N.device)
+            old_N, anchor_N = (torch.cat([part[k] for k in rows])[:, None] for part in (old, anchor))
+            mask = torch.ones_like(old_N, dtype=torch.bool)
+            loss, facts = grpo_loss(logp_N[:, None], old_N, anchor_N, gain, mask, beta=beta)
+            sums, num = sums + np.nan_to_num([facts.kl, facts.clipped, facts.mismatch]) * facts.num_tokens, num + facts.num_tokens
+            return loss * (facts.num_tokens / total)
+
+        loss, norm, is_skipped = self.update(examples, loss_of)
+        return UpdateFacts(loss, norm, PolicyFacts(*(sums / max(1, num)).tolist(), num), is_skipped)
+
+    def update(self, examples: Sequence[Example], loss_of: Callable[[list[int], torch.Tensor], torch.Tensor]) -> tuple[float, float, bool]:
+        """One optimiser step; weights and optimiser stay as they are where the loss or its gradient is not finite.
+
+        Args:
+            loss_of: a part of the loss, from places of examples and the log-probabilities [N] of their sampled tokens, in that order.
+                The parts are summed.
+
+        Returns:
+            The loss, the norm of its gradient before clipping, and whether the step was left out.
+        """
         self.model.train()
         self.base.model.visual.eval()
         self.optimizer.zero_grad()
-        total = sum(len(part) for part in old) or 1
-        loss_sum, sums, num = 0.0, np.zeros(3), 0
+        loss_sum = 0.0
         for rows in self._batches(examples):
             batch = _collated([examples[k] for k in rows])
-            logp = self._logp(self.base, batch, hidden_states(self.base, batch, self._features_of))
-            gain = torch.cat([torch.full((len(old[k]),), float(advantage[k])) for k in rows]).to(logp.device)
-            old_N, anchor_N = (torch.cat([part[k] for k in rows])[:, None] for part in (old, anchor))
-            mask = torch.ones_like(old_N, dtype=torch.bool)
-            loss, facts = grpo_loss(logp[:, None], old_N, anchor_N, gain, mask, beta=beta)
-            share = facts.num_tokens / total
-            (loss * share).backward()
-            loss_sum, num = loss_sum + float(loss.detach()) * share, num + facts.num_tokens
-            sums += np.nan_to_num([facts.kl, facts.clipped, facts.mismatch]) * facts.num_tokens
+            logp_N, _ = self._logp(self.base, batch, hidden_states(self.base, batch, self._features_of))
+            loss = loss_of(rows, logp_N)
+            loss.backward()
+            loss_sum += float(loss.detach())
         norm = float(torch.nn.utils.clip_grad_norm_(self._learning, self._clip))
         is_sound = bool(np.isfinite([loss_sum, norm]).all())
         if is_sound:
             self.optimizer.step()
         self.optimizer.zero_grad()
         self.model.eval()
-        return UpdateFacts(loss_sum, norm, PolicyFacts(*(sums / max(1, num)).tolist(), num), not is_sound)
+        return loss_sum, norm, not is_sound
 
-    def _logp(self, base: Any, batch: Batch, hidden_BTD: torch.Tensor) -> torch.Tensor:
-        """Of the sampled tokens, as the sampler measures them: tokens that cannot be sampled have no share. [N]."""
+    def _logp(
+        self, base: Any, batch: Batch, hidden_BTD: torch.Tensor, *, wants_entropy: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Of the sampled tokens, as the sampler measures them: tokens that cannot be sampled have no share. [N], and entropies [N]."""
         logits, target_N, _ = learnt_logits(base, batch, hidden_BTD)
-        return self._policy.sampling.logp(logits).gather(-1, target_N[:, None])[:, 0]
+        logp_NV = self._policy.sampling.logp(logits)
+        entropy_N = torch.special.entr(logp_NV.exp()).sum(-1) if wants_entropy else None
+        return logp_NV.gather(-1, target_N[:, None])[:, 0], entropy_N
 
     def _batches(self, examples: Sequence[Example]) -> list[list[int]]:
         """Rows of similar length, as many as fit."""
@@ -166,11 +220,28 @@ class PolicyLearner:
         return found
 
     def state(self) -> dict[str, Any]:
+        """What learns, and the optimiser's memory; tensors are the live ones."""
         return {"model": learning_of(self.model), "optimizer": self.optimizer.state_dict()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         take_learning(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+
+    def anchor_state(self) -> dict[str, torch.Tensor]:
+        """The anchor's weights, for an anchor that follows."""
+        if self._anchor is None:
+            return {name: value.detach() for name, value in lora_parameters(self.model, self._anchor_name).items()}
+        return {str(number): old.detach() for number, (old, _) in enumerate(self._anchor_pairs())}
+
+    @torch.no_grad()
+    def load_anchor(self, state: dict[str, torch.Tensor]) -> None:
+        for name, value in self.anchor_state().items():
+            value.copy_(state[name])
+
+
+def _counts(batch: Batch) -> list[int]:
+    """Sampled tokens of each row."""
+    return np.bincount(select(batch.weight_BT)[0].numpy(), minlength=len(batch.weight_BT)).tolist()
 
 
 def _collated(examples: Sequence[Example]) -> Batch:

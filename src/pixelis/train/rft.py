@@ -21,18 +21,16 @@ from pixelis.core.media import open_medium
 from pixelis.data.world.item import Item
 from pixelis.data.world.items import FAMILIES, make_item, render
 from pixelis.policy.base import Task
-from pixelis.policy.buffer import ImageRef
 from pixelis.policy.vlm import VlmPolicy
-from pixelis.policy.vlm_score import pixels_of
 from pixelis.rewards.groups import Advantages, advantages
-from pixelis.rollout.pack import pack_trajectory
 from pixelis.rollout.run import Limits, Rollout, Runner
 from pixelis.tools.execute import Executor
 from pixelis.tools.settings import ToolSettings
 from pixelis.train.bank import FeatureBank
 from pixelis.train.corridor import regulate
 from pixelis.train.optim import set_rate
-from pixelis.train.rft_policy import Measured, PolicyLearner, UpdateFacts
+from pixelis.train.packing import pack_rollouts
+from pixelis.train.policy_learner import Measured, PolicyLearner, UpdateFacts
 from pixelis.train.rft_record import Clock, journal, short_row, update_row
 from pixelis.train.rft_reward import Judge, Parts, Seen
 from pixelis.train.rft_state import Progress, RftSettings, claim, finish, resume, save
@@ -152,22 +150,13 @@ def _seen(
     policy: VlmPolicy, bank: FeatureBank, items: Sequence[Item], tasks: Sequence[Task], rollouts: Sequence[Rollout], group: int
 ) -> tuple[list[Seen], int]:
     """Packed rollouts with their images in the bank, and how many the policy itself failed on, which teach nothing."""
-    seen, num_lost = [], 0
+    seen = []
     for number, (item, task) in enumerate(zip(items, tasks, strict=True)):
-        bank.add(list(policy.prompt_images(task).items()))
-        for rollout in rollouts[number * group : (number + 1) * group]:
-            trajectory = rollout.trajectory
-            if trajectory.stop in ("policy_error", "interrupted") or not any(run.role == "policy" for run in trajectory.tokens):
-                num_lost += 1
-                continue
-            crops = {name for run in trajectory.tokens for name in run.images if name not in bank}
-            bank.add([(name, pixels_of(rollout.blobs[name])) for name in sorted(crops)])
-            shown = [ImageRef(name, bank.grids[name]) for name in trajectory.tokens[0].images]
-            example = pack_trajectory(trajectory, policy.format, shown, crop_grid=bank.grids.__getitem__)
-            seen.append(Seen(number, item, trajectory, example))
+        packed = pack_rollouts(policy, bank, task, rollouts[number * group : (number + 1) * group])
+        seen += [Seen(number, item, trajectory, example) for trajectory, example in packed]
     if not seen:
         raise DataError(f"all {len(rollouts)} rollouts failed; the first: {rollouts[0].trajectory.stop_detail}")
-    return seen, num_lost
+    return seen, len(rollouts) - len(seen)
 
 
 # ---------------------------------------------------------------- learning

@@ -14,7 +14,7 @@ import numpy as np
 
 from pixelis.core.ops import OPS
 from pixelis.rewards.groups import Advantages
-from pixelis.train.rft_policy import UpdateFacts
+from pixelis.train.policy_learner import UpdateFacts
 from pixelis.train.rft_reward import Parts, Seen
 from pixelis.train.rft_state import Progress, RftSettings
 

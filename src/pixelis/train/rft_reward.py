@@ -137,6 +137,11 @@ class Judge:
             self.heads.eval()
         return float(loss.detach())
 
+    @property
+    def cap(self) -> float | None:
+        """95th percentile of recent step rewards; None before the first."""
+        return float(np.percentile(self.recent, 95)) if self.recent else None
+
     def _step_rewards(self, one: Seen, *, seed: int, cap: float) -> np.ndarray:
         """Of each step but the first."""
         foresight = self.heads.foresee(one.inputs, seed=seed)
@@ -151,8 +156,7 @@ class Judge:
     def _curious(self, one: Seen, *, seed: int) -> float:
         if self.curiosity != "dynamics":
             return 0.0
-        cap = float(np.percentile(self.recent, 95)) if self.recent else np.inf
-        return mean_curiosity(self._step_rewards(one, seed=seed, cap=cap))
+        return mean_curiosity(self._step_rewards(one, seed=seed, cap=np.inf if self.cap is None else self.cap))
 
     def _structured(self, one: Seen) -> float:
         match self.structure:

@@ -10,12 +10,17 @@ from pathlib import Path
 import torch
 
 from pixelis.core.errors import ConfigError
-from pixelis.policy.adapters import POLICY, save_adapters
 from pixelis.policy.vlm import VlmPolicy
 from pixelis.rewards.groups import RewardWeights
+from pixelis.rewards.running import FamilyStatistics
 from pixelis.train.corridor import CorridorSettings, CorridorState
-from pixelis.train.rft_policy import PolicyLearner
+from pixelis.train.policy_learner import PolicyLearner
 from pixelis.train.rft_reward import Curiosity, Judge, Structure
+from pixelis.train.start import save_policy
+from pixelis.train.step_heads import StepHeads
+
+HEADS_FILE, STATISTICS_FILE = "step_heads.safetensors", "step_statistics.json"
+"""The step heads of a finished run, and the statistics that go with them: later phases judge by both, frozen."""
 
 
 @dataclass(frozen=True)
@@ -96,17 +101,16 @@ def resume(out: Path, learner: PolicyLearner, judge: Judge, settings: RftSetting
 
 
 def finish(out: Path, policy: VlmPolicy, judge: Judge) -> None:
-    from safetensors.torch import save_file
-
-    with policy.paused() as model:
-        if hasattr(model, "peft_config"):
-            save_adapters(model, out, names=(POLICY,))
-        else:
-            model.save_pretrained(out)
-    policy.checkpoint.tokenizer.save_pretrained(out)
-    policy.checkpoint.images.save_pretrained(out)
-    policy.prompting.save(out)
-    save_file(judge.heads.state_dict(), str(out / "step_heads.safetensors"))
-    (out / "step_statistics.json").write_text(json.dumps(judge.neighbours.to_json(), indent=1) + "\n", encoding="utf-8")
+    save_policy(policy, out)
+    save_heads(out, judge.heads, judge.neighbours, mean_variance=judge.variance.mean, cap=judge.cap)
     (out / "state.part").unlink(missing_ok=True)
     (out / "state.pt").unlink(missing_ok=True)
+
+
+def save_heads(out: Path, heads: StepHeads, neighbours: FamilyStatistics, *, mean_variance: float, cap: float | None) -> None:
+    """The step heads with the statistics that they are judged by."""
+    from safetensors.torch import save_file
+
+    save_file(heads.state_dict(), str(out / HEADS_FILE))
+    facts = {"neighbours": neighbours.to_json(), "mean_variance": mean_variance, "cap": cap}
+    (out / STATISTICS_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

@@ -10,8 +10,9 @@ import torch
 from pixelis.core.errors import ConfigError
 from pixelis.policy.vlm_load import load_checkpoint
 from pixelis.train.normalisers import FILE as NORMALISERS
+from pixelis.train.rft_state import HEADS_FILE, STATISTICS_FILE
 
-KEPT = (NORMALISERS, "step_heads.safetensors", "step_statistics.json")
+KEPT = (NORMALISERS, HEADS_FILE, STATISTICS_FILE)
 """What later phases load, where there is some."""
 
 

@@ -1,4 +1,4 @@
-"""Load a checkpoint to learn: whole, or with adapters on it."""
+"""Load a checkpoint to learn, whole or with adapters on it, and write down what it became."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pixelis.core.errors import ConfigError
-from pixelis.policy.adapters import add_adapters, continue_adapters
+from pixelis.policy.adapters import POLICY, add_adapters, continue_adapters, save_adapters
 from pixelis.policy.prompt import Prompting
+from pixelis.policy.vlm import VlmPolicy
 from pixelis.policy.vlm_load import Checkpoint, load_checkpoint
 
 
@@ -45,3 +46,17 @@ def load_learner(
         loaded.base.lm_head.requires_grad_(True)
         return loaded
     return replace(loaded, model=add_adapters(loaded.model, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout))
+
+
+def save_policy(policy: VlmPolicy, out: str | Path) -> Path:
+    """Write a policy that has learnt: its model, or its adapter, with tokenizer, image processor and prompting."""
+    out = Path(out)
+    with policy.paused() as model:
+        if hasattr(model, "peft_config"):
+            save_adapters(model, out, names=(POLICY,))
+        else:
+            model.save_pretrained(out)
+    policy.checkpoint.tokenizer.save_pretrained(out)
+    policy.checkpoint.images.save_pretrained(out)
+    policy.prompting.save(out)
+    return out

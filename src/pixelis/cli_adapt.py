@@ -1,0 +1,154 @@
+"""`pixelis adapt`: a policy that learns while it serves a stream, without labels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from pixelis.config_ttrl import AdaptRecipe
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+ROW_EVERY = 10
+"""Queries between lines of the live table."""
+
+
+def adapt(
+    recipe: Annotated[Path, typer.Argument(help="A recipe with [stream] and [adapt] tables, such as recipes/nano/ttrl.toml.")],
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Where to; the recipe says unless given. A run that was cut short goes on there.")
+    ] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="Where to start from; the recipe says unless given.")] = None,
+    fit: Annotated[bool, typer.Option("--fit", help="Then fit calibration and conformal quantile on the run's labels.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only make every decision of the run again from its recorded facts.")] = False,
+    audit: Annotated[bool, typer.Option("--audit/--no-audit", help="Compare with the truth, for the table only.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line per query.")] = False,
+) -> None:
+    """Phase 3: serve a stream of queries, and learn from it by voting over whole trajectories."""
+    from pixelis.config import load_recipe_as
+    from pixelis.config_ttrl import AdaptRecipe
+
+    wanted = load_recipe_as(AdaptRecipe, recipe)
+    folder = folder or Path(wanted.out)
+    if check:
+        from pixelis.ttrl.fit import check_decisions
+
+        num, different = check_decisions(folder)
+        out.print(f"{num} decisions made again: {len(different)} differ {' '.join(different[:5])}".rstrip())
+        raise typer.Exit(1 if different else 0)
+    _serve(wanted, folder, checkpoint or wanted.checkpoint, log=_log_json if as_json else LiveTable(), has_audit=audit)
+    if fit:
+        from pixelis.ttrl.fit import fit as fit_on
+
+        print(json.dumps(fit_on(folder), indent=1))
+
+
+def _serve(wanted: AdaptRecipe, folder: Path, checkpoint: str, *, log: Any, has_audit: bool) -> None:
+    from pixelis.agent import WEIGHTS, make_executor
+    from pixelis.policy.vlm import VlmPolicy
+    from pixelis.retrieval.keys import KeySpec
+    from pixelis.tools.engines.encoder_efficientnet import EfficientNetEncoder
+    from pixelis.tools.toolbox import resolved
+    from pixelis.train.corridor import CorridorSettings
+    from pixelis.train.start import load_learner
+    from pixelis.ttrl.adapt import Adapter, run_adapt
+    from pixelis.ttrl.decide import DecisionSettings
+    from pixelis.ttrl.fit import canaries, read_calibration
+    from pixelis.ttrl.insight import Insight
+    from pixelis.ttrl.state import AdaptSettings
+    from pixelis.ttrl.stream import WorldStream, parse_segments
+    from pixelis.ttrl.vote import Weighing
+
+    where = WEIGHTS / checkpoint if (WEIGHTS / checkpoint).is_dir() else checkpoint
+    tools = resolved(wanted.tools)
+    fitted = read_calibration(wanted.calibration) if wanted.calibration else DecisionSettings()
+    vote = wanted.vote
+    decision = DecisionSettings(
+        vote=vote.vote,
+        weighing=Weighing(power=vote.power, scale_nats=vote.entropy_scale),
+        reliability=vote.reliability,
+        calibrator=fitted.calibrator,
+        delta=vote.delta,
+        quantile=fitted.quantile,
+    )
+    corridor = CorridorSettings(**wanted.corridor.model_dump())
+    settings = AdaptSettings(**wanted.adapt.model_dump(), seed=wanted.seed, decision=decision, corridor=corridor)
+    table = wanted.stream
+    stream = WorldStream(parse_segments(table.segments), table.split, table.seed, table.first, table.order_seed, table.families)
+    loaded = load_learner(where, wanted.lora, adapter=wanted.adapter, dtype=wanted.dtype)
+    policy = VlmPolicy(loaded, max_new_tokens=wanted.max_new_tokens, num_slots=settings.num_parallel)
+    hidden = loaded.base.config.text_config.hidden_size
+    about = {
+        "stream": json.loads(table.model_dump_json()),
+        "start": policy.info.version,
+        "tools": json.loads(tools.model_dump_json()),
+        "adapter": wanted.adapter,
+    }
+
+    def serving(memory: Any) -> Adapter:
+        watched = wanted.calibration if wanted.calibration and wanted.num_canaries else None
+        return Adapter(
+            policy,
+            make_executor(tools),
+            tools,
+            settings,
+            memory=memory,
+            insight=Insight.of(wanted.adapter or where, hidden),
+            canary=(lambda bank: canaries(watched, policy, bank, count=wanted.num_canaries)) if watched else None,
+        )
+
+    spec = KeySpec(text_dim=hidden, pixel_dim=EfficientNetEncoder.dim, omega=settings.omega)
+    try:
+        run_adapt(serving, stream, folder, about, settings, spec=spec, audit=stream if has_audit else None, log=log)
+    finally:
+        policy.close()
+
+
+def _log_json(row: dict[str, Any]) -> None:
+    print(json.dumps(row), flush=True)
+
+
+class LiveTable:
+    """A line every few queries: how it goes so far."""
+
+    HEAD = ("query", "right so far", "coverage", "right if sure", "KL", "beta", "learnt from", "taken back", "s/query")
+
+    def __init__(self) -> None:
+        self._right: list[tuple[bool, bool]] = []
+        self._rows = 0
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        if row["right"] is not None:
+            self._right.append((row["right"], row["abstained"]))
+        number = row["query"] + 1
+        if number % ROW_EVERY and number != row["of"]:
+            return
+        sure = [right for right, abstained in self._right if not abstained]
+        cells = (
+            f"{number}/{row['of']}",
+            _share([right for right, _ in self._right]),
+            f"{row['coverage']:.3f}",
+            _share(sure),
+            "-" if row["kl"] is None else f"{row['kl']:.3f}",
+            f"{row['beta']:.3f}",
+            str(row["accepted"]),
+            str(row["num_rolled_back"]),
+            f"{row['seconds']['total']:.1f}",
+        )
+        table = Table(*self.HEAD, box=None, pad_edge=False, show_header=self._rows % 20 == 0)
+        for column, head in zip(table.columns, self.HEAD, strict=True):
+            column.min_width = max(len(head), 9)
+        table.add_row(*cells)
+        out.print(table)
+        self._rows += 1
+
+
+def _share(values: list[bool]) -> str:
+    return f"{sum(values) / len(values):.3f}" if values else "-"

@@ -1,0 +1,70 @@
+"""Recipes of `pixelis adapt`: one TOML file, one stream."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from pixelis.config_train import CorridorTable, LoraTable, Table
+from pixelis.tools.settings import ToolSettings
+from pixelis.ttrl.abstain import DELTA
+from pixelis.ttrl.vote import Weighing
+
+
+class StreamTable(Table):
+    """See `pixelis.ttrl.stream.WorldStream`."""
+
+    segments: list[str] = Field(min_length=1)
+    """`"100 clean"`, `"200 lighting:3"`, one after another."""
+    split: str = "test"
+    seed: int = 0
+    first: int = Field(default=0, ge=0)
+    order_seed: int | None = None
+    families: tuple[str, ...] = ()
+
+
+class AdaptTable(Table):
+    """See `pixelis.ttrl.state.AdaptSettings`."""
+
+    rollouts: int = Field(default=8, ge=1)
+    neighbours: int = Field(default=8, ge=0)
+    omega: float = Field(default=0.5, ge=0, le=1)
+    learns: bool = True
+    ema: float = Field(default=0.995, ge=0, le=1)
+    rate: float = Field(default=2e-5, gt=0)
+    beta: float = Field(default=0.3, gt=0)
+    use_corridor: bool = True
+    max_steps: int = Field(default=10, ge=1)
+    batch_tokens: int = Field(default=6000, ge=1)
+    num_parallel: int = Field(default=8, ge=1)
+
+
+class VoteTable(Table):
+    """See `pixelis.ttrl.decide.DecisionSettings`."""
+
+    vote: str = "weighted"
+    reliability: str = "one_coin"
+    delta: float = Field(default=DELTA, ge=0, le=1)
+    power: float = Field(default=Weighing().power, ge=0)
+    entropy_scale: float = Field(default=1.0, gt=0)
+
+
+class AdaptRecipe(Table):
+    """Phase 3."""
+
+    seed: int = 0
+    checkpoint: str
+    """A folder, a hub name, or a policy that comes with the package."""
+    out: str
+    adapter: str | None = None
+    """A trained adapter, which learns on."""
+    lora: LoraTable | None = None
+    dtype: str = "auto"
+    tools: ToolSettings = ToolSettings()
+    max_new_tokens: int = Field(default=256, ge=1)
+    calibration: str | None = None
+    """The folder of a labelled run that was fitted: calibrator, quantile and canaries; None does without."""
+    num_canaries: int = Field(default=16, ge=0)
+    stream: StreamTable
+    adapt: AdaptTable = AdaptTable()
+    vote: VoteTable = VoteTable()
+    corridor: CorridorTable = CorridorTable()

@@ -1,0 +1,32 @@
+"""From rollouts to what is learnt from: packed trajectories, with their images in the feature bank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pixelis.core.trajectory import Trajectory
+from pixelis.policy.base import Task
+from pixelis.policy.buffer import ImageRef
+from pixelis.policy.vlm import VlmPolicy
+from pixelis.policy.vlm_score import pixels_of
+from pixelis.rollout.pack import Example, pack_trajectory
+from pixelis.rollout.run import Rollout
+from pixelis.train.bank import FeatureBank
+
+
+def pack_rollouts(policy: VlmPolicy, bank: FeatureBank, task: Task, rollouts: Sequence[Rollout]) -> list[tuple[Trajectory, Example]]:
+    """The rollouts of one task that can be learnt from, in order; the bank then holds all that they show.
+
+    Left out are those on which the policy itself failed: they say nothing of what it would do.
+    """
+    bank.add(list(policy.prompt_images(task).items()))
+    found = []
+    for rollout in rollouts:
+        trajectory = rollout.trajectory
+        if trajectory.stop in ("policy_error", "interrupted") or not any(run.role == "policy" for run in trajectory.tokens):
+            continue
+        crops = {name for run in trajectory.tokens for name in run.images if name not in bank}
+        bank.add([(name, pixels_of(rollout.blobs[name])) for name in sorted(crops)])
+        shown = [ImageRef(name, bank.grids[name]) for name in trajectory.tokens[0].images]
+        found.append((trajectory, pack_trajectory(trajectory, policy.format, shown, crop_grid=bank.grids.__getitem__)))
+    return found

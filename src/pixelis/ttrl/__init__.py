@@ -1,0 +1,1 @@
+"""Phase 3, Pixel TTRL: learning without labels while serving. The decisions here are pure functions of recorded facts."""

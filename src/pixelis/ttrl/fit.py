@@ -1,0 +1,179 @@
+"""From a labelled stream that was only decided on, never learnt from: calibration, the conformal quantile, and canaries.
+
+Labels are those of another split than any stream's (dev-cal). Source: paper §3.2.3; supplement 2.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pixelis.core.errors import DataError
+from pixelis.core.media import open_medium
+from pixelis.core.store import Run, open_run
+from pixelis.core.trajectory import Timing, Trajectory
+from pixelis.policy.base import Task
+from pixelis.policy.vlm import VlmPolicy
+from pixelis.rollout.run import Rollout
+from pixelis.train.bank import FeatureBank
+from pixelis.train.packing import pack_rollouts
+from pixelis.ttrl.abstain import ALPHA, conformal_quantile, nonconformity
+from pixelis.ttrl.adapt import TRAJECTORIES_FOLDER
+from pixelis.ttrl.calibrate import confidence_logits, fit_calibrator, report
+from pixelis.ttrl.decide import Decision, DecisionSettings, decide, dump, load
+from pixelis.ttrl.facts import QueryFacts, load_facts
+from pixelis.ttrl.learn import Canary
+from pixelis.ttrl.state import ABOUT_FILE, AUDIT_FILE, QUERIES_FILE
+
+CALIBRATION_FILE = "calibration.json"
+LEAST_QUERIES = 30
+
+
+@dataclass(frozen=True)
+class Record:
+    """One query of a stored run."""
+
+    facts: QueryFacts
+    decision: Decision
+    right: bool | None
+    """The answer that was given out."""
+    each: tuple[bool, ...] | None
+    """Every rollout's answer, in the order of the facts."""
+
+
+def read_records(folder: str | Path) -> Iterator[Record]:
+    """What a run recorded of each query.
+
+    Raises:
+        DataError: no such run, or a damaged line; names file and line.
+    """
+    folder = Path(folder)
+    path = folder / QUERIES_FILE
+    try:
+        lines, audits = path.read_bytes().splitlines(), (folder / AUDIT_FILE).read_bytes().splitlines()
+    except OSError as error:
+        raise DataError(f"{folder}: no run of pixelis adapt lies there ({error.strerror})") from None
+    for number, (line, audit) in enumerate(zip(lines, audits, strict=False), 1):
+        try:
+            parts, known = json.loads(line), json.loads(audit)
+            plain = {key: json.dumps(parts[key]).encode() for key in ("facts", "decision")}
+            each = None if known["each"] is None else tuple(known["each"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}:{number}: is damaged ({error})") from None
+        where = f"{path}:{number}"
+        yield Record(load_facts(plain["facts"], where=where), load(Decision, plain["decision"], where=where), known["right"], each)
+
+
+def settings_of(folder: str | Path) -> DecisionSettings:
+    """How the run decided."""
+    path = Path(folder) / ABOUT_FILE
+    try:
+        return load(DecisionSettings, json.dumps(json.loads(path.read_text())["settings"]["decision"]).encode(), where=str(path))
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path}: {error}; no run of pixelis adapt lies there") from None
+
+
+def check_decisions(folder: str | Path) -> tuple[int, list[str]]:
+    """Make every decision of a run again from its recorded facts: how many there are, and the queries where another one comes out."""
+    settings, num, different = settings_of(folder), 0, []
+    for record in read_records(folder):
+        num += 1
+        if decide(record.facts, settings) != record.decision:
+            different.append(record.facts.id)
+    return num, different
+
+
+def fit(folder: str | Path, *, calibrator: str = "temperature", alpha: float = ALPHA) -> dict[str, Any]:
+    """Fit calibrator and quantile on a labelled run, and leave them there as `calibration.json`.
+
+    The quantile belongs to the vote as it will be held: decisions are made again with the fitted calibrator.
+
+    Returns:
+        What is in the file: the settings, and how well the calibrator does on the same queries.
+
+    Raises:
+        DataError: the run has no labels, or too few queries for a quantile.
+    """
+    folder, records = Path(folder), list(read_records(folder))
+    if len(records) < LEAST_QUERIES or any(record.each is None for record in records):
+        raise DataError(f"{folder}: {len(records)} queries; at least {LEAST_QUERIES} are needed, all of them with labels")
+    pairs = [
+        (one.confidence, is_right)
+        for record in records
+        for one, is_right in zip(record.facts.rollouts, record.each or (), strict=True)
+        if one.confidence is not None
+    ]
+    logits_NK, label_N = confidence_logits([c for c, _ in pairs]), np.array([int(r) for _, r in pairs])
+    fitted = fit_calibrator(calibrator, logits_NK, label_N)
+    settings = replace(settings_of(folder), calibrator=fitted, quantile=None)
+    quantile = conformal_quantile([_nonconformity(record, settings) for record in records], alpha)
+    if not np.isfinite(quantile):
+        raise DataError(f"{folder}: {len(records)} queries are too few for alpha = {alpha}")
+    found = {
+        "settings": json.loads(dump(replace(settings, quantile=quantile))),
+        "queries": len(records),
+        "confidences": len(pairs),
+        "alpha": alpha,
+        "calibration": asdict(report(fitted, logits_NK, label_N)),
+    }
+    (folder / CALIBRATION_FILE).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return found
+
+
+def _nonconformity(record: Record, settings: DecisionSettings) -> float:
+    """Of the true answer, by whichever label the right rollouts gave it; 1 where none was right."""
+    labels = {one.label for one, is_right in zip(record.facts.rollouts, record.each or (), strict=True) if is_right and one.label}
+    ballot = decide(record.facts, settings).ballot
+    return min((nonconformity(ballot, label) for label in labels), default=1.0)
+
+
+def read_calibration(path: str | Path) -> DecisionSettings:
+    """What `fit` left.
+
+    Raises:
+        DataError: there is none, or it is damaged.
+    """
+    path = Path(path) / CALIBRATION_FILE if Path(path).is_dir() else Path(path)
+    try:
+        return load(DecisionSettings, json.dumps(json.loads(path.read_text())["settings"]).encode(), where=str(path))
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path}: {error}; make it with pixelis adapt --fit") from None
+
+
+def canaries(folder: str | Path, policy: VlmPolicy, bank: FeatureBank, *, count: int = 16) -> Canary:
+    """The first right rollout of each of the first queries of a labelled run, ready to be scored.
+
+    Raises:
+        DataError: none was right.
+    """
+    run, wanted = open_run(Path(folder) / TRAJECTORIES_FOLDER), _right_ones(folder, count)
+    examples = []
+    for trajectory in run.trajectories():
+        if trajectory.id in wanted:
+            with open_medium(run.blob(trajectory.medium.sha256), name=trajectory.medium.name) as medium:
+                task = Task(question=trajectory.question, medium=medium, id=trajectory.task_id)
+                examples += [example for _, example in pack_rollouts(policy, bank, task, [_as_rollout(run, trajectory)])]
+    if not examples:
+        raise DataError(f"{folder}: no rollout was right, so there is no canary set")
+    return Canary(examples)
+
+
+def _right_ones(folder: str | Path, count: int) -> set[str]:
+    found: list[str] = []
+    for record in read_records(folder):
+        first: Sequence[str] = [one.id for one, is_right in zip(record.facts.rollouts, record.each or (), strict=False) if is_right][:1]
+        found += first
+        if len(found) >= count:
+            break
+    return set(found)
+
+
+def _as_rollout(run: Run, trajectory: Trajectory) -> Rollout:
+    names = {name for tokens in trajectory.tokens for name in tokens.images if run.blob_path(name).is_file()}
+    blobs = {name: run.blob(name) for name in names if name != trajectory.medium.sha256}
+    return Rollout(trajectory, blobs, Timing(id=trajectory.id, steps=(), total_s=0.0))

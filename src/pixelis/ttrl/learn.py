@@ -1,0 +1,91 @@
+"""One update of Pixel TTRL, and when it is taken back."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pixelis.rollout.pack import Example
+from pixelis.train.policy_learner import PolicyLearner
+from pixelis.ttrl.decide import Credit
+from pixelis.ttrl.losses import kl_of, token_shares, ttrl_loss
+from pixelis.ttrl.observe import Rolled
+
+MOST_KL = 0.4
+"""Token-KL to the anchor, nats, beyond which an update is taken back."""
+MOST_DROP = 0.1
+"""Nats per token that the canary set may lose against the start."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an update."""
+
+    loss: float
+    grad_norm: float
+    kl: float
+    """After the update, or after it was taken back; nats per token to the anchor."""
+    canary: float | None
+    """Mean log p of the canary set after the update, nats per token."""
+    rolled_back: str
+    """Empty, or why the update was taken back."""
+
+
+@dataclass(eq=False)
+class Canary:
+    """Trajectories that were right on labelled items of another split: their probability must not fall.
+
+    Args:
+        examples: packed; their images lie in the learner's bank.
+        start: mean log p before anything was learnt; measured when None.
+    """
+
+    examples: Sequence[Example]
+    start: float | None = None
+
+    def score(self, learner: PolicyLearner) -> float:
+        return float(torch.cat(learner.logp(self.examples)).mean())
+
+
+def learn(
+    learner: PolicyLearner, rolled: Sequence[Rolled], credit: Credit, *, beta: float, canary: Canary | None, most_kl: float = MOST_KL
+) -> Outcome:
+    """Take one step on a query's rollouts; weights and optimiser are put back where it does harm.
+
+    Args:
+        rolled: in the order of the credit.
+    """
+    kept = [one for one, is_kept in zip(rolled, credit.is_kept, strict=True) if is_kept]
+    advantages = [a for a, is_kept in zip(credit.advantages, credit.is_kept, strict=True) if is_kept]
+    examples, anchors = [one.example for one in kept], [one.measured.anchor_logp_N for one in kept]
+    lengths = [len(part) for part in anchors]
+    shares = token_shares(lengths, advantages)
+
+    def loss_of(rows: list[int], logp_N: torch.Tensor) -> torch.Tensor:
+        share_N = torch.cat([torch.full((lengths[k],), shares[k]) for k in rows]).to(logp_N.device)
+        anchor_N = torch.cat([anchors[k] for k in rows])
+        return ttrl_loss(logp_N, anchor_N, share_N, is_masked=credit.is_masked, beta=beta, num_tokens=sum(lengths))
+
+    before = _copied(learner.state())
+    loss, norm, is_skipped = learner.update(examples, loss_of)
+    if is_skipped:
+        return Outcome(loss, norm, kl_of([one.measured.logp_N for one in kept], anchors), None, "the loss or its gradient was not finite")
+    kl = kl_of(learner.logp(examples), anchors)
+    score = canary.score(learner) if canary is not None else None
+    reason = ""
+    if not kl <= most_kl:
+        reason = f"token-KL {kl:.3f} is over {most_kl}"
+    elif score is not None and canary.start is not None and not score >= canary.start - MOST_DROP:
+        reason = f"the canary set fell from {canary.start:.3f} to {score:.3f} nats per token"
+    if reason:
+        learner.load_state(before)
+        kl = kl_of([one.measured.logp_N for one in kept], anchors)
+    return Outcome(loss, norm, kl, score, reason)
+
+
+def _copied(state: dict[str, Any]) -> dict[str, Any]:
+    return {"model": {name: value.clone() for name, value in state["model"].items()}, "optimizer": copy.deepcopy(state["optimizer"])}

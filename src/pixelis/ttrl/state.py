@@ -1,0 +1,182 @@
+"""Where a run of Pixel TTRL is, and how it is kept, so that a killed one goes on to the same decisions.
+
+After every query the state is written, whole or not at all, and with it the item that the memory is to take in: on the disk first, in the
+memory then. So memory and state never disagree by more than that item, which is added again on resuming, where it does no harm.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pixelis.core.errors import ConfigError, DataError
+from pixelis.core.ops import record
+from pixelis.retrieval.entry import Entry, Item
+from pixelis.train.corridor import CorridorSettings, CorridorState
+from pixelis.train.policy_learner import PolicyLearner
+from pixelis.ttrl.decide import DecisionSettings, dump, load
+from pixelis.ttrl.value import ValueState
+
+STATE_FILE, QUERIES_FILE, AUDIT_FILE, METRICS_FILE, ABOUT_FILE = "state.pt", "queries.jsonl", "audit.jsonl", "metrics.jsonl", "adapt.json"
+LINES_FILES = (QUERIES_FILE, AUDIT_FILE, METRICS_FILE)
+Log = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class AdaptSettings:
+    """Values of a run; `recipes/nano/ttrl.toml` says where each comes from.
+
+    Args:
+        rollouts: of each query.
+        neighbours: retrieved for each query; 0 retrieves nothing.
+        omega: weight of the pixel cosine in retrieval.
+        learns: False only decides: to calibrate, or to measure the vote alone.
+        ema: decay of the anchor per accepted update; 1 keeps it where it began, 0 has none.
+        rate: of the optimiser, constant.
+        beta: the corridor's start.
+        use_corridor: False keeps beta as it is.
+        max_steps: of a rollout.
+        max_mismatch: mean |log p of training - log p of the sampler| in nats beyond which nothing is learnt from a query.
+    """
+
+    rollouts: int = 8
+    neighbours: int = 8
+    omega: float = 0.5
+    learns: bool = True
+    ema: float = 0.995
+    rate: float = 2e-5
+    beta: float = 0.3
+    use_corridor: bool = True
+    max_steps: int = 10
+    batch_tokens: int = 6000
+    max_mismatch: float = 0.02
+    num_parallel: int = 8
+    seed: int = 0
+    decision: DecisionSettings = DecisionSettings()
+    corridor: CorridorSettings = CorridorSettings()
+
+    def to_json(self) -> dict[str, Any]:
+        plain = {key: value for key, value in asdict(self).items() if key not in ("decision", "num_parallel")}
+        return json.loads(json.dumps(plain)) | {"decision": json.loads(dump(self.decision))}
+
+
+@record
+class Tally:
+    """Counts over the queries so far."""
+
+    accepted: int = 0
+    abstained: int = 0
+    rolled_back: int = 0
+    held: int = 0
+    """Not learnt from: training and sampler saw different things."""
+
+
+@dataclass
+class Progress:
+    """All that decides how a run goes on, beside the learner and the memory."""
+
+    position: int = 0
+    corridor: CorridorState = field(default_factory=CorridorState.start)
+    value: ValueState = ValueState()
+    tally: Tally = Tally()
+    pending: Item | None = None
+    """What the memory takes in next."""
+
+
+def claim(out: Path, about: dict[str, Any]) -> None:
+    """Make the folder this run's own, or check that it is.
+
+    Raises:
+        ConfigError: it holds a run of other settings, another stream or another start.
+    """
+    path, about = out / ABOUT_FILE, json.loads(json.dumps(about))
+    if not path.is_file():
+        path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        return
+    there = json.loads(path.read_text(encoding="utf-8"))
+    if there != about:
+        differs = [key for key in about if there.get(key) != about[key]]
+        raise ConfigError(f"{out}: holds another run (its {', '.join(differs)} differ); choose a new folder")
+
+
+def save(out: Path, learner: PolicyLearner | None, progress: Progress) -> None:
+    """The state, on the disk and whole when this returns."""
+    item = progress.pending
+    pending = None if item is None else {"entry": asdict(item.entry), "text": _tensor(item.text_D), "pixel": _tensor(item.pixel_D)}
+    state = {
+        "position": progress.position,
+        "corridor": asdict(progress.corridor),
+        "value": dump(progress.value).decode(),
+        "tally": asdict(progress.tally),
+        "pending": pending,
+        "learner": learner.state() if learner else None,
+        "anchor": learner.anchor_state() if learner else None,
+    }
+    part = out / f".{STATE_FILE}.part"
+    with part.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, out / STATE_FILE)
+
+
+def resume(out: Path, learner: PolicyLearner | None, beta: float) -> Progress:
+    """Where the run in the folder is; at its start where there is no state yet.
+
+    Raises:
+        DataError: the state cannot be read.
+    """
+    path = out / STATE_FILE
+    if not path.is_file():
+        return Progress(corridor=CorridorState.start(beta))
+    try:
+        found = torch.load(path, weights_only=True)
+    except Exception as error:  # noqa: BLE001 whatever is wrong with it, the user hears which file
+        raise DataError(f"{path}: cannot be read ({error}); delete the folder {out} and adapt again") from None
+    if learner is not None:
+        learner.load_state(found["learner"])
+        learner.load_anchor(found["anchor"])
+    pending = found["pending"]
+    return Progress(
+        position=found["position"],
+        corridor=CorridorState(**found["corridor"]),
+        value=load(ValueState, found["value"].encode(), where=str(path)),
+        tally=Tally(**found["tally"]),
+        pending=None if pending is None else Item(Entry(**pending["entry"]), _array(pending["text"]), _array(pending["pixel"])),
+    )
+
+
+def _tensor(part: Any) -> torch.Tensor | None:
+    return None if part is None else torch.from_numpy(part.copy())
+
+
+def _array(part: torch.Tensor | None) -> Any:
+    return None if part is None else part.numpy()
+
+
+class Lines:
+    """A JSONL file with one line per query; on opening, lines behind the resumed position are dropped."""
+
+    def __init__(self, path: Path, position: int) -> None:
+        kept = path.read_bytes().split(b"\n")[:position] if path.is_file() else []
+        if len(kept) < position:
+            raise DataError(f"{path}: holds {len(kept)} of {position} queries; the folder is damaged: adapt into a new one")
+        part = path.with_name(f".{path.name}.part")
+        part.write_bytes(b"".join(line + b"\n" for line in kept))
+        os.replace(part, path)
+        self._file = path.open("ab")
+
+    def write(self, line: bytes) -> None:
+        """On the disk when this returns."""
+        self._file.write(line + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
