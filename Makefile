@@ -3,14 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test check bench clean
+.PHONY: install demo test check reproduce bench clean
 
 install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e '.[all,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[all,dev,reference]'
 	touch $@
 
 demo: install  ## ask about a photo, a page and a video; write the viewer page; replay
@@ -22,6 +22,9 @@ test: install  ## the whole test suite
 check: install  ## lint, format
 	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/ruff format --check src tests benchmarks examples
+
+reproduce: install  ## everything from nothing, stage by stage; QUICK=1 in miniature
+	$(BIN)/pixelis reproduce $(if $(QUICK),--quick)
 
 bench: install  ## quality and latency of the tools on ../shared/media or PIXELIS_MEDIA
 	$(BIN)/python benchmarks/tools.py

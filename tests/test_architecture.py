@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "policy": {"core", "tools"},
     "data": {"core", "tools"},
     "rewards": {"core"},
-    "retrieval": {"core"},
+    "retrieval": {"core", "data"},
     "rollout": {"core", "tools", "policy", "data", "rewards", "retrieval"},
     "train": {"core", "tools", "policy", "data", "rewards", "retrieval", "rollout"},
     "ttrl": {"core", "tools", "policy", "data", "rewards", "retrieval", "rollout", "train"},

@@ -60,8 +60,8 @@ class RunWriter:
             raise DataError(f"{self.folder}: another process is writing this run; wait for it, or choose another folder") from None
         self._set_tail_aside()
         if not (self.folder / RUN_FILE).exists():
-            _write_whole(self.folder / RUN_FILE, (json.dumps(dict(info), indent=1, sort_keys=True) + "\n").encode())
-        _sync_folder(self.folder)
+            write_whole(self.folder / RUN_FILE, (json.dumps(dict(info), indent=1, sort_keys=True) + "\n").encode())
+        sync_folder(self.folder)
 
     def __enter__(self) -> RunWriter:
         return self
@@ -79,7 +79,7 @@ class RunWriter:
         name = sha256(data)
         path = self.folder / BLOBS_DIR / name
         if not path.exists():
-            _write_whole(path, data)
+            write_whole(path, data)
         return name
 
     def append(self, trajectory: Trajectory, *, blobs: Mapping[str, bytes] = {}, timing: Timing | None = None) -> None:
@@ -111,7 +111,7 @@ class RunWriter:
             return
         with open(path, "rb") as file:
             file.seek(end)
-            _write_whole(self.folder / f"torn-{end}.bin", file.read())
+            write_whole(self.folder / f"torn-{end}.bin", file.read())
         os.ftruncate(self._file, end)
         os.fsync(self._file)
 
@@ -144,7 +144,7 @@ def _acknowledged_bytes(path: Path) -> int:
     return 0
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """A file that is there whole or not at all, also after a crash."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
     with open(scratch, "wb") as file:
@@ -152,10 +152,10 @@ def _write_whole(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(scratch, path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
