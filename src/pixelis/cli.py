@@ -187,6 +187,9 @@ data.command("dedup", epilog="Example:  pixelis data dedup out/test/media --worl
 app.add_typer(cli_train.train, name="train")
 app.add_typer(cli_eval.app, name="eval")
 app.command("score")(cli_eval.score)
+app.command("report", epilog="Example:  pixelis report runs/plain runs/off runs/rft --out report.html --markdown report.md")(
+    cli_eval.report
+)
 app.command("adapt", epilog="Example:  pixelis adapt recipes/nano/ttrl.toml")(cli_adapt.adapt)
 
 

@@ -95,7 +95,7 @@ def _video(medium: Medium, wanted: Iterable[int]) -> list[dict]:
         except DataError:
             continue  # damage took this frame; the others are still evidence
     for side_px, quality in ((FRAME_SIDE_PX, 76), (560, 66), (400, 58), (280, 50)):
-        urls = [_jpeg_url(shrink(array, side_px), quality) for _, array in kept]
+        urls = [jpeg_url(shrink(array, side_px), quality) for _, array in kept]
         if sum(map(len, urls)) <= VIDEO_BYTES:
             break
     return [{"frame": index, "time_s": float(medium.times_s[index]), "src": url} for (index, _), url in zip(kept, urls, strict=True)]
@@ -120,7 +120,7 @@ def shrink(image_HWC: np.ndarray, side_px: int) -> np.ndarray:
 
 def _data_url(image_HWC: np.ndarray, *, quality: int) -> str:
     """JPEG, or PNG where that is no larger: drawn pictures stay exact."""
-    jpeg = _jpeg_url(image_HWC, quality)
+    jpeg = jpeg_url(image_HWC, quality)
     if image_HWC.shape[0] * image_HWC.shape[1] > 1 << 20:
         return jpeg  # compressing a large photograph as PNG would take seconds and lose
     out = io.BytesIO()
@@ -129,7 +129,8 @@ def _data_url(image_HWC: np.ndarray, *, quality: int) -> str:
     return png if len(png) <= len(jpeg) else jpeg
 
 
-def _jpeg_url(image_HWC: np.ndarray, quality: int) -> str:
+def jpeg_url(image_HWC: np.ndarray, quality: int) -> str:
+    """The picture as the URL that holds it; the same picture gives the same text."""
     out = io.BytesIO()
     Image.fromarray(image_HWC).save(out, format="JPEG", quality=quality, subsampling=0 if quality > 80 else 2, optimize=True)
     return _url("image/jpeg", out.getvalue())

@@ -6,14 +6,11 @@ text nodes only, and a Content-Security-Policy lets nothing run but the page's o
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
 import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator
-from importlib import resources
 from itertools import islice
 from pathlib import Path
 from string import Template
@@ -22,6 +19,7 @@ from pixelis.core.errors import DataError
 from pixelis.core.ops import ZoomOutput
 from pixelis.core.store import Run, open_run
 from pixelis.core.trajectory import Trajectory
+from pixelis.serve.markup import by_hash, in_ascii, read_resource, write_whole
 from pixelis.serve.viewer import describe, embed
 
 PICTURE_BYTES = 64 << 20
@@ -50,7 +48,7 @@ def write_page(
     trajectories = list(islice(records, limit))
     has_more = next(records, None) is not None
     text = _page(run, trajectories, has_more=has_more, budget=embed.Budget(picture_bytes))
-    _write(output_path, text.encode("ascii"))
+    write_whole(output_path, text.encode("ascii"))
     return output_path
 
 
@@ -66,7 +64,7 @@ def _page(run: Run, trajectories: list[Trajectory], *, has_more: bool, budget: e
     blocks = [f'<script type="application/json" id="{html.escape(key)}">{text}</script>' for key, text in entries.items()]
     blocks.append(f'<script type="application/json" id="index">{describe.embeddable(index)}</script>')
     return Template(_resource("page.html")).substitute(
-        csp=_policy(script, style), title=_ascii(html.escape(f"{name} – Pixelis")), style=style, script=script, data="\n".join(blocks)
+        csp=_policy(script, style), title=in_ascii(html.escape(f"{name} – Pixelis")), style=style, script=script, data="\n".join(blocks)
     )
 
 
@@ -135,42 +133,11 @@ def read_scores(path: Path) -> dict[str, list[bool | None]]:
 
 
 def _resource(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8").translate(_ESCAPES[name.rsplit(".")[-1]])
-
-
-class _Escapes(dict):
-    """Characters beyond ASCII as escapes of one language, so that the page reads the same in any encoding."""
-
-    def __init__(self, form: str) -> None:
-        self._form = form
-
-    def __missing__(self, code: int) -> str | int:
-        return self._form.format(code) if code > 126 else code
-
-
-_ESCAPES = {"js": _Escapes("\\u{{{:x}}}"), "css": _Escapes("\\{:06x}"), "html": _Escapes("&#{};")}
-
-
-def _ascii(text: str) -> str:
-    return text.encode("ascii", "xmlcharrefreplace").decode("ascii")
+    return read_resource(__package__, name)
 
 
 def _policy(script: str, style: str) -> str:
-    def named(text: str) -> str:
-        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
     return (
-        f"default-src 'none'; script-src {named(script)}; style-src {named(style)}; img-src data:; "
+        f"default-src 'none'; script-src {by_hash(script)}; style-src {by_hash(style)}; img-src data:; "
         "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     )
-
-
-def _write(path: Path, data: bytes) -> None:
-    """The whole page or none: a reader never sees half of it."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        scratch.write_bytes(data)
-        os.replace(scratch, path)
-    except OSError as error:
-        scratch.unlink(missing_ok=True)
-        raise DataError(f"{path}: the page cannot be written ({error.strerror}): choose another place") from None

@@ -1,0 +1,154 @@
+"""Writes the report: one HTML file that holds its tables, figures, pictures and style, runs no script and loads nothing.
+
+Texts of runs come from models, media and file names, so none is trusted: all are escaped, and a Content-Security-Policy lets nothing in
+but the page's own style and the pictures it holds. A figure is an image of its own, where no name or style of it can meet the page's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
+from urllib.parse import quote
+
+from pixelis.core.errors import DataError
+from pixelis.serve.markup import by_hash, in_ascii, read_resource, write_whole
+from pixelis.serve.report.curves import Figure, figures, num_left_out
+from pixelis.serve.report.examples import Media, examples_html
+from pixelis.serve.report.provenance import eval_command, provenance, report_command, train_command
+from pixelis.serve.report.sources import Evaluation, Journal, Progress, Sources, read_sources
+from pixelis.serve.report.tables import Table, in_html, table_html, table_markdown, tables
+from pixelis.serve.viewer.embed import Budget
+
+PICTURE_BYTES = 12 << 20
+"""All pictures of examples together; figures are not counted."""
+
+
+def write_report(
+    runs: Sequence[str | os.PathLike],
+    page: str | os.PathLike,
+    *,
+    markdown: str | os.PathLike | None = None,
+    examples: int = 6,
+    picture_bytes: int = PICTURE_BYTES,
+    progress: Progress = lambda done, of: None,
+) -> Path:
+    """Write a page over evaluations and training journals. The runs are read only; the same runs give the same bytes.
+
+    Args:
+        runs: run folders, or `.jsonl` journals; the first evaluation is what the others are compared with.
+        page: the HTML file.
+        markdown: a file for the tables in GitHub Markdown; None writes none.
+        examples: families of which examples are shown; 0 for none.
+        picture_bytes: budget of the examples' pictures.
+        progress: called with (runs read, runs in all).
+
+    Returns:
+        Where the page is.
+
+    Raises:
+        DataError: a path holds nothing to report on, a record or row is damaged, or a file cannot be written.
+        NotInstalled: there are curves to draw, and matplotlib is missing.
+    """
+    if examples < 0:
+        raise DataError(f"examples: {examples} families; wanted are 0 or more")
+    sources = read_sources([Path(run) for run in runs], examples=examples, progress=progress)
+    made = [*tables(sources.evaluations), provenance(sources)]
+    text = _page(sources, made, Budget(picture_bytes))
+    write_whole(Path(page), text.encode("ascii"))
+    if markdown is not None:
+        write_whole(Path(markdown), ("# Pixelis: report\n\n" + "\n".join(map(table_markdown, made))).encode("utf-8"))
+    return Path(page)
+
+
+def _page(sources: Sources, made: Sequence[Table], budget: Budget) -> str:
+    style = read_resource(__package__, "style.css")
+    names = [source.name for source in (*sources.evaluations, *sources.journals)]
+    sections = [*(_table(table, sources) for table in made[:-1])]
+    sections += [_journal(number, journal, sources) for number, journal in enumerate(sources.journals)]
+    sections += _examples(sources, budget)
+    sections.append(_table(made[-1], sources))
+    policy = f"default-src 'none'; style-src {by_hash(style)}; img-src data:; base-uri 'none'; form-action 'none'"
+    whole = Template(read_resource(__package__, "page.html")).substitute(
+        csp=policy,
+        title=in_html(f"{', '.join(dict.fromkeys(names))} – Pixelis report"),
+        style=style,
+        contents="\n".join(f'<li><a href="#{key}">{in_html(title)}</a></li>' for key, title in _contents(sources, made)),
+        body="\n".join(sections),
+    )
+    return in_ascii(whole)
+
+
+def _contents(sources: Sources, made: Sequence[Table]) -> list[tuple[str, str]]:
+    contents = [(table.key, table.title) for table in made[:-1]]
+    contents += [(f"journal-{number}", f"Curves: {journal.name}") for number, journal in enumerate(sources.journals)]
+    contents += [("examples", "Examples")] if any(e.examples for e in sources.evaluations) else []
+    return [*contents, (made[-1].key, made[-1].title)]
+
+
+def _made_by(what: str, sources: Sources) -> str:
+    """The line under every table and figure: from which files, by which command."""
+    command = f"<code>{in_html(report_command(sources))}</code>"
+    return f'{in_html(what)} Made by {command}; the runs\' own commands: <a href="#provenance">provenance</a>.'
+
+
+def _table(table: Table, sources: Sources) -> str:
+    of = sources.evaluations if table.key != "provenance" else (*sources.evaluations, *sources.journals)
+    origin = f"From {table.source} of {', '.join(source.name for source in of)}, scored again."
+    if table.key == "provenance":
+        origin = f"From {table.source} and the files themselves."
+    note = f'<p class="note">{in_html(table.note)}</p>' if table.note else ""
+    return (
+        f'<section id="{table.key}">\n<h2>{in_html(table.title)}</h2>\n<div class="wide">{table_html(table)}</div>\n{note}\n'
+        f'<p class="provenance">{_made_by(origin, sources)}</p>\n</section>'
+    )
+
+
+def _journal(number: int, journal: Journal, sources: Sources) -> str:
+    drawn = figures(journal)
+    words = [f"{len(journal.rows)} rows of {journal.file}."]
+    if not drawn:
+        words.append("It holds no number to draw.")
+    if left := num_left_out(journal):
+        words.append(f"{left} more numbers are left out: there are too many.")
+    if journal.num_cut_bytes:
+        words.append(f"The last row was cut off while it was written ({journal.num_cut_bytes} bytes) and is not shown.")
+    alarms = [f"{journal.counter} {row[journal.counter]}: {row['alarm']}" for row in journal.rows if row.get("alarm")]
+    if alarms:
+        words.append(f"{len(alarms)} alarms, the first at {alarms[0]}.")
+    body = "\n".join(_figure(figure, journal, sources) for figure in drawn)
+    return (
+        f'<section id="journal-{number}">\n<h2>Curves: {in_html(journal.name)}</h2>\n<p class="note">{in_html(" ".join(words))}</p>\n'
+        f'<div class="figures">\n{body}\n</div>\n</section>'
+    )
+
+
+def _figure(figure: Figure, journal: Journal, sources: Sources) -> str:
+    source = f"data:image/svg+xml,{quote(figure.svg, safe=' /:=;,()!*')}"
+    origin = f"From {journal.name} ({journal.file}): {figure.note}. The run: {train_command(journal)}."
+    return (
+        f'<figure>\n<h3>{in_html(figure.title)}</h3>\n<img src="{source}" width="{figure.width_px}" height="{figure.height_px}" '
+        f'alt="{in_html(figure.words)}">\n<figcaption class="provenance">{_made_by(origin, sources)}</figcaption>\n</figure>'
+    )
+
+
+def _examples(sources: Sources, budget: Budget) -> list[str]:
+    """One section over all evaluations, saying at its head what was left out."""
+    media = Media()
+    parts = [_of_evaluation(one, media, budget, sources, is_open=not k) for k, one in enumerate(sources.evaluations) if one.examples]
+    if not parts:
+        return []
+    left = sum(budget.refused.values())
+    note = "Of some families, evenly spread over those that there are: the first right item and the first wrong one, in order."
+    note += f" {left} pictures are left out: the page has no room for more." if left else ""
+    return [f'<section id="examples">\n<h2>Examples</h2>\n<p class="note">{note}</p>\n' + "\n".join(parts) + "\n</section>"]
+
+
+def _of_evaluation(evaluation: Evaluation, media: Media, budget: Budget, sources: Sources, *, is_open: bool) -> str:
+    origin = f"From trajectories.jsonl of {evaluation.name}. The run: {eval_command(evaluation.report.about, evaluation.name)}."
+    return (
+        f"<details{' open' if is_open else ''}>\n<summary>{in_html(evaluation.name)}</summary>\n"
+        f"{examples_html(evaluation, media, budget)}\n"
+        f'<p class="provenance">{_made_by(origin, sources)}</p>\n</details>'
+    )
