@@ -28,13 +28,14 @@ def cota(
     from pixelis.agent import make_policy
     from pixelis.data.stats import table, trace_stats
     from pixelis.rollout.collect import Plan, Share, collect, programmatic_teacher, trace_facts
+    from pixelis.rollout.teacher.policy import VERSION
 
     wanted = load_recipe_as(CotaRecipe, recipe)
     if not 0 < share <= 1:
         raise ConfigError(f"--share must be in (0, 1]; got {share}")
     shares = {f: Share(max(1, round(s.media * share)), s.questions) for f, s in wanted.cota.shares.items()}
     policy = wanted.cota.teacher
-    name = f"{policy.name} {policy.model}".strip() if policy else "teacher"
+    name = f"{policy.name} {policy.model}".strip() if policy else f"teacher {VERSION}"
     plan = Plan(split or wanted.cota.split, wanted.seed, shares, wanted.cota.shard_media, name)
     folder = out or Path(wanted.cota.out)
     progress = _Progress("shards")

@@ -46,6 +46,11 @@ def test_every_answer_about_a_view_is_true():
                 assert answer == {"red": "1", "blue": "1"}.get(colour, "0")
             elif question.startswith("Point at every"):
                 assert len(answer.splitlines()) == 1
+            elif question.startswith("List every"):
+                colour, thing = question.split()[2], VIEW.things[0] if "red" in question else VIEW.things[1]
+                assert answer == f"{colour.capitalize()}: {pointing_box(thing, VIEW)}."
+            elif question == "Is the background dark or light?":
+                assert answer == f"The background is {'dark' if np.median(VIEW.pixels_HWC) < 128 else 'light'}."
             elif question.startswith("What is at"):
                 box = json.loads(question[len("What is at ") : -1])["bbox_2d"]
                 assert answer == ("A red circle." if box == pointing_box(VIEW.things[0], VIEW) else "A blue sign.")
@@ -72,10 +77,18 @@ def test_every_answer_without_a_picture_is_true():
             elif question.startswith("Which is the"):
                 values = [int(v) for v in re.findall(r"\d+", question)]
                 assert answer.endswith(f"is {max(values) if 'most' in question else min(values)}.")
-            elif question.startswith("Which is"):
-                values = {name: float(v) for name, v in re.findall(r"(\w+) ([\d.]+)", question.split(":")[1])}
-                won = (max if "more" in question else min)(values, key=values.get)
-                assert answer.endswith(f": {won}.") or len(set(values.values())) < 2
+            elif question.startswith("Found"):
+                found, asked = re.findall(r"left|right|above|below", question)
+                assert answer.endswith("yes." if found == asked else "no.")
+            elif question.endswith("The next?"):
+                *boxes, tried = [json.loads(box) for box in re.findall(r"\[[\d, ]+\]", question)]
+                after = boxes[boxes.index(tried) + 1 :]
+                assert answer == json.dumps({"bbox_2d": after[0]}) if after else "no other" in answer
+            elif ". Which is " in question:
+                pairs = [pair.rsplit(" ", 1) for pair in question.split(". Which")[0].split(", ")]
+                wants_large = question.rstrip("?").rsplit(" ", 1)[1] in ("larger", "faster", "last")
+                won = (max if wants_large else min)(pairs, key=lambda pair: float(pair[1]))[0]
+                assert answer.endswith(f": {won}.")
             elif "Where is" in question:
                 spans = json.loads(question[: question.index("} Where") + 1])["spans"]
                 word = question.rsplit(" ", 1)[1].rstrip("?")

@@ -1,4 +1,4 @@
-"""Sums thought aloud: every small step is true, and the last one is the answer."""
+"""Sums and comparisons thought aloud: every small step is true, and the last one is the answer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelis.rollout.teacher.sums import add_aloud, subtract_aloud
+from pixelis.rollout.teacher.sums import add_aloud, choose_aloud, compare_aloud, subtract_aloud
 
 
 def test_by_hand():
@@ -33,3 +33,29 @@ def test_every_step_is_true(a: int, b: int):
         carried = steps[-1][1][:-1] if "+" in text.split(":")[0] else ""
         assert int(carried + digits) == truth
         assert text.endswith(f": {truth}.")
+
+
+def test_comparisons_by_hand():
+    assert compare_aloud("0.00119", "0.00157") == "1=1, 1<5"
+    assert compare_aloud("304.7", "81.0") == "3>0"  # a place that is missing is 0
+    assert compare_aloud("0.0009", "0.00136") == "0<1"
+    assert compare_aloud("12", "12") == "1=1, 2=2" and compare_aloud("0", "0.0") == "0=0"
+    red, blue, pink = ("0.3", "red ring"), ("0.12", "blue star"), ("0.35", "pink dot")
+    assert choose_aloud([red, blue], wants_large=True) == ("red ring 0.3, blue star 0.12: 3>1: red ring", "red ring")
+    assert choose_aloud([red, blue, pink], wants_large=True) == (
+        "red ring 0.3, blue star 0.12: 3>1: red ring; red ring 0.3, pink dot 0.35: 3=3, 0<5: pink dot",
+        "pink dot",
+    )
+    assert choose_aloud([red, ("0.30", "twin")], wants_large=False)[1] == "red ring"  # equal: the first
+
+
+NUMBERS = st.one_of(st.integers(0, 9_999).map(str), st.decimals(0, 400, places=1).map(str), st.decimals(0, 1, places=5).map(str))
+
+
+@given(st.lists(NUMBERS, min_size=2, max_size=4), st.booleans())
+def test_the_chosen_one_is_the_largest_or_smallest(numbers: list[str], wants_large: bool):
+    said, name = choose_aloud([(number, f"n{k}") for k, number in enumerate(numbers)], wants_large=wants_large)
+    best = (max if wants_large else min)(float(number) for number in numbers)
+    assert float(numbers[int(name[1:])]) == best and said.endswith(f": {name}")
+    for one, sign, two in re.findall(r"(\d)([<=>])(\d)", said):
+        assert {"<": one < two, "=": one == two, ">": one > two}[sign]

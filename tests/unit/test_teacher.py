@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 
 from pixelis.agent import make_executor
@@ -74,6 +77,21 @@ def test_what_is_said_follows_the_tools_not_the_truth(runner):
     item = make_item("train", 4_000, family="read_sign")
     trajectory = teach(blind, item)
     assert item.plain_answer not in (trajectory.answer or "")
+
+
+def test_what_may_be_meant_is_listed_before_it_is_tried(runner):
+    """Every box that is tried stands in the list of its search, in that order, and none is tried twice."""
+    teacher = runner(CAREFUL)
+    for index in range(4_000, 4_006):
+        trajectory, listed, tried = teach(teacher, make_item("train", index, family="relation")), [], []
+        for step in trajectory.steps:
+            found = re.search(r"[A-Z][a-z]+: ((?:\[[\d, ]+\] ?)+)\.", step.thought)
+            if found:
+                listed = json.loads("[" + found[1].strip().replace("] [", "], [") + "]")
+            if step.call.arguments["what"] == "shape":
+                assert step.call.arguments["bbox_2d"] == listed.pop(0)
+                tried.append(tuple(step.call.arguments["bbox_2d"]))
+        assert len(tried) == len(set(tried)) > 0
 
 
 def test_small_shapes_are_tried_from_left_to_right():

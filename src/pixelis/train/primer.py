@@ -21,7 +21,8 @@ from pixelis.data.world.raster import SHAPES
 from pixelis.data.world.words import numbers_of, words_of
 from pixelis.policy.buffer import ChatFormat, ImageRef, TokenBuffer
 from pixelis.rollout.pack import PROMPT, TEXT, TOOL, Example
-from pixelis.rollout.teacher.sums import add_aloud, subtract_aloud
+from pixelis.rollout.teacher.hand import list_boxes
+from pixelis.rollout.teacher.sums import add_aloud, choose_aloud, subtract_aloud
 from pixelis.train.views import View, pointing_box
 
 Dialogue = list[tuple[str, str]]
@@ -60,7 +61,7 @@ def about_view(view: View, rng: np.random.Generator, *, num_questions: int = 8) 
     """Questions about what lies where, each kind as often as chance has it."""
     if not view.things:
         return [("How many things are there?", "0")]
-    asks = (_point, _point, _point, _list, _list, _name, _count, _largest)
+    asks = (_point, _point, _point, _list, _list, _name, _count, _largest, _light)
     first = [_everything(view, rng)] if rng.random() < 0.6 else []
     return first + [asks[rng.integers(len(asks))](view, rng) for _ in range(num_questions - len(first))]
 
@@ -108,8 +109,18 @@ def _list(view: View, rng: np.random.Generator) -> tuple[str, str]:
     thing = _pick(view, rng)
     colour = COLOUR_NAMES[thing.colour]
     alike = [t for t in view.things if t.colour == thing.colour][:8]
-    boxes = [json.dumps({"bbox_2d": pointing_box(t, view)}) for t in alike]
-    return f"Point at every {colour} thing.", "\n".join(boxes)
+    boxes = [pointing_box(t, view) for t in alike]
+    if rng.random() < 0.5:
+        return f"List every {colour} thing.", list_boxes(colour, boxes).strip()
+    return f"Point at every {colour} thing.", "\n".join(json.dumps({"bbox_2d": box}) for box in boxes)
+
+
+def _light(view: View, rng: np.random.Generator) -> tuple[str, str]:
+    """How light the background is, which is most of the picture; a middle one is asked nothing about."""
+    light = float(np.median(view.pixels_HWC.mean(-1)))
+    if 112 <= light <= 144:
+        return _count(view, rng)
+    return "Is the background dark or light?", f"The background is {'dark' if light < 128 else 'light'}."
 
 
 def _name(view: View, rng: np.random.Generator) -> tuple[str, str]:
@@ -146,6 +157,8 @@ def without_picture(rng: np.random.Generator, *, num_questions: int = 8) -> Dial
         _repeat,
         _cell,
         _place,
+        _same,
+        _next,
     )
     return [asks[rng.integers(len(asks))](rng) for _ in range(num_questions)]
 
@@ -166,24 +179,43 @@ def _difference(rng: np.random.Generator) -> tuple[str, str]:
 
 
 def _compare(rng: np.random.Generator) -> tuple[str, str]:
-    """Two measured values, as traces compare areas, speeds, times and numbers."""
-    form = rng.integers(4)
+    """Two or three measured values, as traces compare areas, distances, speeds, times and numbers."""
+    form = int(rng.integers(5))
     draw = {
         0: lambda: str(_numbers(rng, 1)[0]),
-        1: lambda: f"{rng.uniform(2e-4, 4e-3):.5f}",
-        2: lambda: f"{rng.uniform(5, 260):.1f}",
+        1: lambda: f"{rng.uniform(2e-4, 4e-3):.5f}".rstrip("0"),
+        2: lambda: f"{rng.uniform(5, 320):.1f}",
         3: lambda: f"{rng.uniform(0.1, 9.9):.1f}",
-    }[int(form)]
-    a, b = draw(), draw()
-    one, two = (_name_of(rng) for _ in range(2))
-    word, wants_large = _WHICH[rng.integers(len(_WHICH))]
-    won = one if (float(a) > float(b)) == wants_large else two
-    if a == b or one == two:
+        4: lambda: f"{rng.uniform(0.02, 1.0):.4f}".rstrip("0"),
+    }[form]
+    names = list(dict.fromkeys(_name_of(rng) for _ in range(3 if rng.random() < 0.25 else 2)))
+    values = [draw() for _ in names]
+    if len(names) < 2 or len(set(values)) < len(values):
         return _compare(rng)
-    return f"{one} {a}, {two} {b}. Which is {word}?", f"Which is {word}? {one} {a}, {two} {b}: {won}."
+    word, wants_large = _WHICH[rng.integers(len(_WHICH))]
+    asked = ", ".join(f"{name} {value}" for name, value in zip(names, values, strict=True))
+    thought, _ = choose_aloud(list(zip(values, names, strict=True)), wants_large=wants_large)
+    return f"{asked}. Which is {word}?", f"Which is {word}? {thought}."
 
 
 _WHICH = (("larger", True), ("faster", True), ("last", True), ("smaller", False), ("slower", False), ("closer", False), ("first", False))
+
+
+def _same(rng: np.random.Generator) -> tuple[str, str]:
+    """Whether what was found is what was asked for."""
+    words = ("left", "right", "above", "below")
+    side = words[rng.integers(4)]
+    asked = side if rng.random() < 0.5 else words[rng.integers(4)]
+    return f"Found {side}, asked {asked}.", f"It is {side}; asked: {asked}: {'yes' if side == asked else 'no'}."
+
+
+def _next(rng: np.random.Generator) -> tuple[str, str]:
+    """One thing of a list after another, and knowing when there is no more."""
+    colour = COLOUR_NAMES[rng.integers(len(COLOUR_NAMES))]
+    boxes = [_box(rng) for _ in range(int(rng.integers(1, 6)))]
+    at = int(rng.integers(len(boxes)))
+    said = f"{list_boxes(colour, boxes)}Tried: {boxes[at]}. The next?"
+    return said, json.dumps({"bbox_2d": boxes[at + 1]}) if at + 1 < len(boxes) else f"There is no other {colour} thing."
 
 
 def _name_of(rng: np.random.Generator) -> str:

@@ -111,6 +111,8 @@ class Hand:
     step: int = 0
     mistakes: list[int] = field(default_factory=list)
     """Places (from 0) of the steps that are mistakes on purpose."""
+    shapes: dict[tuple[int, int], tuple[str, int]] = field(default_factory=dict)
+    """Shapes that were measured and the steps that did it, by a thing's number and the frame."""
 
     # ------------------------------------------------------------ seeing
 
@@ -193,13 +195,19 @@ def value_of(response: Response, name: str) -> Any:
     return next((a.get("value") for a in response.get("attributes", []) if a.get("name") == name), None)
 
 
-def listed(values: Sequence[tuple[float, str]]) -> str:
-    """What is compared: `green star 0.3, red ring 0.2`."""
-    return ", ".join(f"{name} {value}" for value, name in values)
+MAX_LISTED = 6
+"""Candidates that are listed before the first is tried."""
+
+
+def list_boxes(what: str, boxes: Sequence[Sequence[int]]) -> str:
+    """What is seen, before any of it is tried: what follows copies from here, and knows when there is no more. `Red: [..] [..]. `"""
+    return f"{what.capitalize()}: {' '.join(str(list(box)) for box in boxes)}. "
 
 
 def find(hand: Hand, name: str, frame: int = 0, *, only: Sequence[int] | None = None, lead: str = "", goal: str = "") -> Part:
-    """Look for a thing by colour and let PROP say its shape.
+    """Look for a thing by colour, list what may be it, and let PROP say the shape of one after another.
+
+    What was measured before is not measured again.
 
     Args:
         name: "red star".
@@ -211,11 +219,18 @@ def find(hand: Hand, name: str, frame: int = 0, *, only: Sequence[int] | None = 
         (step that found it or None, the thing or None, what the next thought should begin with).
     """
     colour, _, shape = name.partition(" ")
-    for seen in hand.candidates(colour, shape, frame):
-        if only is not None and seen.number not in only:
-            continue
-        response = yield from hand.act(f"{lead}{goal}Is this the {name}?", "PROP", {"what": "shape", **hand.at(seen.box, frame)})
+    possible = [seen for seen in hand.candidates(colour, shape, frame) if only is None or seen.number in only]
+    for seen in possible:
+        said, step = hand.shapes.get((seen.number, frame), ("", 0))
+        if said == shape:
+            return step, seen, f"{lead}{goal}Step {step} is the {name}. "
+    chosen = [seen for seen in possible if (seen.number, frame) not in hand.shapes][:MAX_LISTED]
+    places = [hand.at(seen.box, frame) for seen in chosen]
+    goal += list_boxes(colour, [place["bbox_2d"] for place in places]) if places else ""
+    for seen, place in zip(chosen, places, strict=True):
+        response = yield from hand.act(f"{lead}{goal}Is this the {name}?", "PROP", {"what": "shape", **place})
         said, goal = value_of(response, "shape"), ""
+        hand.shapes[seen.number, frame] = said or "", hand.step
         if said == shape:
             return hand.step, seen, f"Yes, step {hand.step} is the {name}. "
         lead = f"No, {said or 'nothing'}. "

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pixelis.data.world.asides import NUMBER_WORDS
 from pixelis.data.world.raster import SHAPES
-from pixelis.rollout.teacher.hand import Final, Hand, Part, Plan, absent, find, listed, seen_on, value_of
+from pixelis.rollout.teacher.hand import MAX_LISTED, Final, Hand, Part, Plan, absent, find, list_boxes, seen_on, value_of
+from pixelis.rollout.teacher.sums import choose_aloud
 
 
 def attribute(hand: Hand) -> Plan:
@@ -22,9 +23,11 @@ def attribute(hand: Hand) -> Plan:
 def _colour_of(hand: Hand, shape: str) -> Plan:
     """The one thing of a shape, whatever its colour."""
     things = [s for s in seen_on(hand.item, 0) if s.kind == "shape"]
-    lead = f"What colour is the {shape}? "
-    for seen in sorted(things, key=lambda s: not (s.shape == shape and hand.is_clear(s))):
-        response = yield from hand.act(f"{lead}Is this the {shape}?", "PROP", {"what": "shape", **hand.at(seen.box)})
+    chosen = sorted(things, key=lambda s: not (s.shape == shape and hand.is_clear(s)))[:MAX_LISTED]
+    places = [hand.at(seen.box) for seen in chosen]
+    lead = f"What colour is the {shape}? {list_boxes('things', [place['bbox_2d'] for place in places])}"
+    for place in places:
+        response = yield from hand.act(f"{lead}Is this the {shape}?", "PROP", {"what": "shape", **place})
         said = value_of(response, "shape")
         if said == shape:
             found = hand.step
@@ -56,9 +59,10 @@ def count(hand: Hand) -> Plan:
     words = hand.item.question.replace("?", " ").replace(".", " ").split()
     shape = next(s for w in words for s in SHAPES if w in (f"{s}s", f"{s}es"))
     colour = words[next(i for i, w in enumerate(words) if w.startswith(shape)) - 1]
-    num, lead = 0, f"I count each {colour} {shape}. "
-    for seen in [s for s in seen_on(hand.item, 0) if s.kind == "shape" and s.colour == colour]:
-        response = yield from hand.act(f"{lead}Is this a {shape}?", "PROP", {"what": "shape", **hand.at(seen.box)})
+    places = [hand.at(s.box) for s in seen_on(hand.item, 0) if s.kind == "shape" and s.colour == colour]
+    num, lead = 0, f"I count each {colour} {shape}. {list_boxes(colour, [place['bbox_2d'] for place in places])}"
+    for place in places:
+        response = yield from hand.act(f"{lead}Is this a {shape}?", "PROP", {"what": "shape", **place})
         said = value_of(response, "shape")
         num += said == shape
         lead = f"Yes: {num}. " if said == shape else f"No: {num}. "
@@ -67,21 +71,28 @@ def count(hand: Hand) -> Plan:
 
 def size_compare(hand: Hand) -> Plan:
     names = in_question(hand)
-    areas: list[tuple[float, str]] = []
+    areas: list[tuple[str, str]] = []
     lead = ""
     for name in names:
         step, seen, lead = yield from find(hand, name, lead=lead, goal=f"How large is the {name}? ")
         if seen is None:
             return absent(name, lead)
         response = yield from hand.act(f"{lead}I take its extent.", "SEG", {"ref": step})
-        areas.append((float(response.get("area", 0.0)), name))
+        areas.append((plain(response.get("area", 0.0)), name))
         lead = f"{areas[-1][0]}. "
     is_small = "small" in hand.item.question
     if "larger or smaller" in hand.item.question:
-        answer = "larger" if areas[0][0] > areas[1][0] else "smaller"
-        return Final(f"Is it larger or smaller? {listed(areas)}: {answer}.", answer)
-    answer = (min if is_small else max)(areas)[1]
-    return Final(f"Which is {'smaller' if is_small else 'larger'}? {listed(areas)}: {answer}.", answer)
+        thought, won = choose_aloud(areas, wants_large=True)
+        answer = "larger" if won == areas[0][1] else "smaller"
+        return Final(f"Is it larger or smaller? {thought}: {answer}.", answer)
+    thought, won = choose_aloud(areas, wants_large=not is_small)
+    return Final(f"Which is {'smaller' if is_small else 'larger'}? {thought}.", won)
+
+
+def plain(number: float) -> str:
+    """A measured number in plain decimals, as results show it."""
+    text = f"{float(number):.5f}".rstrip("0")
+    return text + "0" if text.endswith(".") else text
 
 
 def in_question(hand: Hand) -> list[str]:
@@ -106,7 +117,8 @@ def relation(hand: Hand) -> Plan:
     if is_open:
         return Final(f"It is {side}.", side)
     asked = next(w for w in ("left", "right", "above", "below") if f" {w} " in question)
-    return Final(f"It is {side}; asked: {asked}.", "yes" if side == asked else "no")
+    answer = "yes" if side == asked else "no"
+    return Final(f"It is {side}; asked: {asked}: {answer}.", answer)
 
 
 def _find_all(hand: Hand, names: list[str]) -> Part:
@@ -124,14 +136,14 @@ def _closer(hand: Hand, names: list[str], steps: list[int], lead: str) -> Plan:
     question = hand.item.question
     mark = question.find("closer to the") + question.find("nearer to the") + 1
     anchor = min(range(3), key=lambda i: question.find(names[i]) if question.find(names[i]) > mark else len(question))
-    reach = []
+    reach: list[tuple[str, str]] = []
     for i in (k for k in range(3) if k != anchor):
         args = {"what": "relation", "ref": steps[i], "other": steps[anchor]}
         response = yield from hand.act(f"{lead}How far is the {names[i]} from the {names[anchor]}?", "PROP", args)
-        reach.append((float(value_of(response, "distance") or 9.0), names[i]))
+        reach.append((plain(value_of(response, "distance") or 9.0), names[i]))
         lead = f"{reach[-1][0]}. "
-    won = min(reach)[1]
-    return Final(f"Which is closer? {listed(reach)}: {won}.", won)
+    thought, won = choose_aloud(reach, wants_large=False)
+    return Final(f"Which is closer? {thought}.", won)
 
 
 def no_tool(hand: Hand) -> Plan:
@@ -143,8 +155,15 @@ def no_tool(hand: Hand) -> Plan:
         return Final(f"{numbers[0]}+{numbers[1]}={answer}.", answer)
     if answer in ("dark", "light"):
         return Final(f"The background is {answer}.", answer)
-    return Final(f"I see {answer} at once." if answer.isdigit() else f"I see at once that it is {answer}.", answer)
-    yield  # a plan without a call
+    if answer.isdigit():
+        return Final(f"I see {answer} at once.", answer)
+    if answer not in SHAPES:
+        return Final(f"I see at once that it is {answer}.", answer)
+    # Coarse eyes know a large thing's shape in half of the cases only: it is measured.
+    response = yield from hand.act(
+        "I measure the large thing.", "PROP", {"what": "shape", **hand.at(hand.thing(hand.item.mentions[0][1]).box)}
+    )
+    return Final(f"It is a {value_of(response, 'shape')}.", str(value_of(response, "shape")))
 
 
 def false_premise(hand: Hand) -> Plan:

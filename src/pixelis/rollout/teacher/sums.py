@@ -1,6 +1,8 @@
-"""Sums thought aloud digit by digit, the last digit first, so that each step is one small fact."""
+"""Sums and comparisons thought aloud digit by digit, so that each step is one small fact."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 def add_aloud(a: int, b: int) -> str:
@@ -25,3 +27,44 @@ def subtract_aloud(a: int, b: int) -> str:
         borrow = int(one < two)
         parts.append(f"{one + 10 * borrow}-{two}={one + 10 * borrow - two}")
     return f"{high}-{low}: {', '.join(parts)}: {high - low}."
+
+
+def compare_aloud(a: str, b: str) -> str:
+    """`1=1, 1<5` for 0.00119 and 0.00157: digits of one place side by side, from the first in which either is not 0 to where they differ.
+
+    Args:
+        a, b: numbers >= 0 in plain decimals; missing places are 0.
+    """
+    (x, y), steps = _aligned(a, b), []
+    for one, two in zip(x, y, strict=True):
+        if one == two == "0" and not steps:
+            continue
+        steps.append(f"{one}{'=' if one == two else '<' if one < two else '>'}{two}")
+        if one != two:
+            break
+    return ", ".join(steps) or "0=0"
+
+
+def _aligned(a: str, b: str) -> tuple[str, str]:
+    """Digits of both, place under place."""
+    (x, _, u), (y, _, v) = a.partition("."), b.partition(".")
+    whole, part = max(len(x), len(y)), max(len(u), len(v))
+    return x.zfill(whole) + u.ljust(part, "0"), y.zfill(whole) + v.ljust(part, "0")
+
+
+def choose_aloud(values: Sequence[tuple[str, str]], *, wants_large: bool) -> tuple[str, str]:
+    """Which of some measured things has the largest or smallest number: what is thought, and its name. Equal ones: the first.
+
+    `red ring 0.3, blue star 0.12: 3>1: red ring`, and a third is compared with the better of the two.
+
+    Args:
+        values: (number, name), at least two.
+    """
+    (best, name), said = values[0], []
+    for number, other in values[1:]:
+        steps = compare_aloud(best, number)
+        said.append(f"{name} {best}, {other} {number}: {steps}")
+        if steps[-2] == ("<" if wants_large else ">"):
+            best, name = number, other
+        said[-1] += f": {name}"
+    return "; ".join(said), name

@@ -6,7 +6,7 @@ from typing import Any
 
 from pixelis.core.geometry import Box
 from pixelis.rollout.teacher.hand import Final, Hand, Part, Plan, Response, seen_on
-from pixelis.rollout.teacher.sums import add_aloud, subtract_aloud
+from pixelis.rollout.teacher.sums import add_aloud, choose_aloud, subtract_aloud
 
 
 def spans_of(response: Response) -> list[dict[str, Any]]:
@@ -57,8 +57,8 @@ def compare_signs(hand: Hand) -> Plan:
         return Final(lead + add_aloud(a, b), str(a + b))
     if is_gap:
         return Final(lead + subtract_aloud(a, b), str(abs(a - b)))
-    answer = first if (a > b) == ("larger" in question) else second
-    return Final(f"{lead}{goal} {first} {a}, {second} {b}: {answer}.", answer)
+    thought, answer = choose_aloud([(str(a), first), (str(b), second)], wants_large="larger" in question)
+    return Final(f"{lead}{goal} {thought}.", answer)
 
 
 # ---------------------------------------------------------------- tables and charts

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from pixelis.rollout.teacher.hand import Final, Hand, Part, Plan, absent, find, listed, value_of
-from pixelis.rollout.teacher.stills import in_question
+from pixelis.rollout.teacher.hand import Final, Hand, Part, Plan, absent, find, value_of
+from pixelis.rollout.teacher.stills import in_question, plain
+from pixelis.rollout.teacher.sums import choose_aloud
 from pixelis.rollout.teacher.texts import joined
 
 _PLACES = ("top left", "top right", "bottom left", "bottom right")
@@ -67,18 +68,18 @@ def turn(hand: Hand) -> Plan:
 
 
 def faster(hand: Hand) -> Plan:
-    speeds: list[tuple[float, str]] = []
+    speeds: list[tuple[str, str]] = []
     lead = ""
     for name in in_question(hand):
         found = yield from _track(hand, name, f"How fast is the {name}? ", lead=lead)
         if isinstance(found, Final):
             return found
         measured = yield from hand.act("Its speed.", "PROP", {"what": "motion", "ref": found[0]})
-        speeds.append((float(value_of(measured, "speed") or 0.0), name))
+        speeds.append((plain(value_of(measured, "speed") or 0.0), name))
         lead = f"{speeds[-1][0]}. "
     is_slow = "slow" in hand.item.question
-    won = (min if is_slow else max)(speeds)[1]
-    return Final(f"Which is {'slower' if is_slow else 'faster'}? {listed(speeds)}: {won}.", won)
+    thought, won = choose_aloud(speeds, wants_large=not is_slow)
+    return Final(f"Which is {'slower' if is_slow else 'faster'}? {thought}.", won)
 
 
 # ---------------------------------------------------------------- moments
@@ -115,20 +116,22 @@ def when(hand: Hand) -> Plan:
 def order(hand: Hand) -> Plan:
     question = hand.item.question
     said = re.findall(r"the (\w+ \w+) (appears|disappears|changes colour)", question)
-    times: list[tuple[float, str]] = []
+    times: list[tuple[str, str]] = []
     lead = ""
     for name, does in said:
         found = yield from _moment(hand, name, does.split()[0], lead)
         if isinstance(found, Final):
             return found
-        times.append((float(found) if found else 99.0, f"{name} {does}"))
+        times.append((found or "99.0", name))
         lead = f"At {found}. " if found else "Never. "
-    shown = listed([(time, " ".join(name.split()[:2])) for time, name in times])
+    does_of = dict(said)
     if "true that" in question or "in this order" in question:
-        return Final(f"In this order? {shown}.", "yes" if times[0][0] <= times[1][0] else "no")
+        thought, won = choose_aloud(times, wants_large=False)
+        answer = "yes" if won == times[0][1] else "no"
+        return Final(f"In this order? {thought}: {answer}.", answer)
     is_last = " last" in question
-    won = (max if is_last else min)(times)[1]
-    return Final(f"Which is {'last' if is_last else 'first'}? {shown}: {won}.", won)
+    thought, won = choose_aloud(times, wants_large=is_last)
+    return Final(f"Which is {'last' if is_last else 'first'}? {thought}.", f"{won} {does_of[won]}")
 
 
 def timed_text(hand: Hand) -> Plan:
