@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from functools import partial
 
 import pytest
@@ -132,3 +137,28 @@ def test_two_collections_do_not_share_a_folder(tmp_path):
     collect(tmp_path / "traces", plan, num_workers=1, progress=begin_another)
     assert refused == [1, 2]
     collect(tmp_path / "traces", plan, num_workers=1)  # and afterwards it is free
+
+
+def test_workers_go_with_the_process_that_wanted_them(tmp_path):
+    """A killed collection must not leave workers that write on where nobody waits."""
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, time\n"
+        "from pixelis.rollout.workers import workers\n"
+        "if __name__ == '__main__':\n"
+        "    with workers(1) as pool:\n"
+        "        print(pool.submit(os.getpid).result(), flush=True)\n"
+        "        pool.submit(time.sleep, 600).result()\n"
+    )
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as parent:
+        worker = int(parent.stdout.readline())
+        os.kill(worker, 0)  # it is there
+        parent.kill()
+    for _ in range(100):
+        try:
+            os.kill(worker, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.2)
+    os.kill(worker, signal.SIGKILL)
+    pytest.fail("the worker outlived its parent by twenty seconds")

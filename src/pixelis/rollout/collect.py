@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import fcntl
 import json
-import multiprocessing
 import os
 import shutil
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +35,7 @@ from pixelis.data.world.splits import VERSION as WORLD_VERSION
 from pixelis.data.world.verify import verify_trajectory
 from pixelis.policy.base import Policy, Task
 from pixelis.rollout.run import Limits, Runner
+from pixelis.rollout.workers import workers
 from pixelis.tools.cache import ResultCache
 from pixelis.tools.execute import Executor
 from pixelis.tools.settings import ToolSettings
@@ -159,22 +159,9 @@ def _run_all(jobs: list[tuple], num_workers: int) -> Iterator[int]:
         for job in jobs:
             yield write_shard(*job)
         return
-    # Spawned, not forked: engines hold threads.
-    with ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn"), initializer=_one_core) as pool:
-        running = [pool.submit(write_shard, *job) for job in jobs]
-        try:
-            for future in as_completed(running):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _one_core() -> None:
-    """Workers share the machine by process, not by thread."""
-    import cv2
-
-    cv2.setNumThreads(1)
+    with workers(num_workers) as pool:
+        for future in as_completed([pool.submit(write_shard, *job) for job in jobs]):
+            yield future.result()
 
 
 def write_shard(folder: Path, number: int, split: str, seed: int, media: list, settings: ToolSettings, make_teacher: MakeTeacher) -> int:

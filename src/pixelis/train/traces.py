@@ -7,10 +7,8 @@ finish. A trace from elsewhere brings its medium as a blob.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from pixelis.policy.base import Task
 from pixelis.policy.buffer import ImageRef
 from pixelis.policy.prompt import ImagePart, Prompting, question_parts
 from pixelis.policy.vlm_score import pixels_of
+from pixelis.rollout.workers import workers
 from pixelis.train.bank import FeatureBank, Pixels
 
 CHUNK = 32
@@ -140,7 +139,7 @@ def _shown(
     if num_workers <= 1 or len(jobs) < CHUNK:
         yield from map(show, jobs)
         return
-    with ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with workers(num_workers) as pool:
         yield from pool.map(show, jobs, chunksize=8)
 
 

@@ -7,11 +7,10 @@ Shape letters: H height, W width, C channels, P patches, N views.
 from __future__ import annotations
 
 import io
-import multiprocessing
 import os
 import zipfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from pixelis.core.geometry import Box
 from pixelis.data.world.glances import Glances, Sight
 from pixelis.policy.prompt import Prompting
 from pixelis.rollout.teacher.hand import MARGIN, grid_box
+from pixelis.rollout.workers import workers
 
 PATCH, MERGE = 16, 2
 TOKEN_PX = PATCH * MERGE
@@ -78,7 +78,7 @@ def make_views(
     count = -(-num_views // SHARD)
     missing = [k for k in range(count) if not _shard(folder, k).exists()]
     there = count - len(missing)
-    with ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with workers(num_workers) as pool:
         running = [pool.submit(_write_shard, folder, k, seed, split, prompting) for k in missing]
         for done, future in enumerate(as_completed(running), 1):
             future.result()
