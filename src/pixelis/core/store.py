@@ -145,13 +145,21 @@ def _acknowledged_bytes(path: Path) -> int:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """A file that is there whole or not at all, also after a crash."""
+    """A file that is there whole or not at all, also after a crash.
+
+    Raises:
+        OSError: it cannot be written; nothing is left of it.
+    """
     scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with open(scratch, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(scratch, path)
+    try:
+        with open(scratch, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    except OSError:
+        scratch.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
 
 

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from importlib import resources
 from pathlib import Path
 
 from pixelis.core.errors import DataError
+from pixelis.core.store import write_whole
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_page_file(path: Path, data: bytes) -> None:
     """The whole file or none: a reader never sees half of it.
 
     Raises:
         DataError: it cannot be written there.
     """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        scratch.write_bytes(data)
-        os.replace(scratch, path)
+        write_whole(path, data)
     except OSError as error:
-        scratch.unlink(missing_ok=True)
         raise DataError(f"{path}: the page cannot be written ({error.strerror}): choose another place") from None
 
 

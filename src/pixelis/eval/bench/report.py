@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pixelis.core.errors import ConfigError, DataError
 from pixelis.core.ops import record
-from pixelis.core.store import RUN_FILE, Run, open_run
+from pixelis.core.store import RUN_FILE, Run, open_run, write_whole
 from pixelis.core.trajectory import Trajectory
 from pixelis.eval.bench import BENCHMARKS
 from pixelis.eval.bench.base import BenchItem, Benchmark, Table, bench_text, table_json
@@ -86,7 +86,7 @@ def score_bench_run(folder: str | os.PathLike) -> BenchReport:
     bench = benchmark_of(str(run.info.get("benchmark")))
     items = _stored_items(run)
     scores = _scores(bench, items, run)
-    write_whole(Path(folder) / SCORES_FILE, _lines(_SCORE, scores))
+    write_file(Path(folder) / SCORES_FILE, _lines(_SCORE, scores))
     timings = run.timings()
     return BenchReport(
         about=run.info,
@@ -182,12 +182,13 @@ def _lines(adapter: TypeAdapter, records: Iterable[Any]) -> bytes:
     return b"".join(adapter.dump_json(entry) + b"\n" for entry in records)
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """A file that is there whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+def write_file(path: Path, data: bytes) -> None:
+    """A file that is there whole or not at all.
+
+    Raises:
+        DataError: it cannot be written.
+    """
     try:
-        part.write_bytes(data)
-        os.replace(part, path)
+        write_whole(path, data)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise DataError(f"{path}: cannot write ({error.strerror}); what was acknowledged before is safe") from None

@@ -34,7 +34,7 @@ from pixelis.eval.bench.report import (
     counts,
     item_lines,
     score_bench_run,
-    write_whole,
+    write_file,
 )
 from pixelis.policy.base import Policy, Task
 from pixelis.rollout.run import Limits, Runner
@@ -93,7 +93,7 @@ def evaluate_bench(
     about = _describe(name, items, policy, settings, seed=seed, limits=limits)
     runner = Runner(policy, executor, settings=settings, limits=limits, num_parallel=num_parallel, num_parallel_calls=num_parallel_calls)
     with _writer(Path(run_folder), about) as writer:
-        write_whole(Path(run_folder) / ITEMS_FILE, item_lines(items))
+        write_file(Path(run_folder) / ITEMS_FILE, item_lines(items))
         done = {trajectory.task_id for trajectory in open_run(run_folder).trajectories() if counts(trajectory)}
         missing = [item for item in wanted if item.id not in done]
         for start in range(0, len(missing), CHUNK):

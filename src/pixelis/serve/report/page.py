@@ -13,7 +13,7 @@ from string import Template
 from urllib.parse import quote
 
 from pixelis.core.errors import DataError
-from pixelis.serve.markup import by_hash, in_ascii, read_resource, write_whole
+from pixelis.serve.markup import by_hash, in_ascii, read_resource, write_page_file
 from pixelis.serve.report.curves import Figure, figures, num_left_out
 from pixelis.serve.report.examples import Media, examples_html
 from pixelis.serve.report.provenance import eval_command, provenance, report_command, train_command
@@ -56,9 +56,9 @@ def write_report(
     sources = read_sources([Path(run) for run in runs], examples=examples, progress=progress)
     made = [*tables(sources.evaluations), provenance(sources)]
     text = _page(sources, made, Budget(picture_bytes))
-    write_whole(Path(page), text.encode("ascii"))
+    write_page_file(Path(page), text.encode("ascii"))
     if markdown is not None:
-        write_whole(Path(markdown), ("# Pixelis: report\n\n" + "\n".join(map(table_markdown, made))).encode("utf-8"))
+        write_page_file(Path(markdown), ("# Pixelis: report\n\n" + "\n".join(map(table_markdown, made))).encode("utf-8"))
     return Path(page)
 
 

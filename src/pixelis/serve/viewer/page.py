@@ -19,7 +19,7 @@ from pixelis.core.errors import DataError
 from pixelis.core.ops import ZoomOutput
 from pixelis.core.store import Run, open_run
 from pixelis.core.trajectory import Trajectory
-from pixelis.serve.markup import by_hash, in_ascii, read_resource, write_whole
+from pixelis.serve.markup import by_hash, in_ascii, read_resource, write_page_file
 from pixelis.serve.viewer import describe, embed
 
 PICTURE_BYTES = 64 << 20
@@ -48,7 +48,7 @@ def write_page(
     trajectories = list(islice(records, limit))
     has_more = next(records, None) is not None
     text = _page(run, trajectories, has_more=has_more, budget=embed.Budget(picture_bytes))
-    write_whole(output_path, text.encode("ascii"))
+    write_page_file(output_path, text.encode("ascii"))
     return output_path
 
 
