@@ -78,7 +78,7 @@ def reproduce(recipe: ReproduceRecipe, *, only: Sequence[str] = (), say: Callabl
         if _is_done(stage, known):
             say(f"{head}: done, {stage.makes} is there")
             continue
-        say(f"{head}: pixelis {' '.join(stage.command)} (about {stage.minutes:.0f} min; {_left(wanted, known):.0f} min left in all)")
+        say(f"{head}: pixelis {' '.join(stage.command)} (about {stage.minutes:g} min; {_left(wanted, known):.0f} min left in all)")
         started = time.monotonic()
         known[stage.name] = Done(_stamp(stage), None)
         _write(record, known)
@@ -128,7 +128,8 @@ def _run(stage: StageTable, log: Path, say: Callable[[str], None]) -> None:
             for line in process.stdout or ():
                 file.write(line)
                 file.flush()
-                last = line.strip() or last
+                words = "".join(char for char in line if char.isprintable()).strip()
+                last = words if any(char.isalnum() for char in words) else last
                 if time.monotonic() - shown > 30:
                     say(f"    {last[:160]}")
                     shown = time.monotonic()

@@ -106,6 +106,28 @@ def test_the_papers_second_phase_on_a_tiny_model(papers_sft, tmp_path):
     assert "leave out [lora]" in pixelis("train", "rft", _with_lora(tmp_path / "rft.toml"), *options, ok=False).stderr
 
 
+def test_the_papers_third_phase_on_a_tiny_model(papers_sft, tmp_path):
+    """The same adapter learns while it serves, against its own slow average; every decision can be made again."""
+    tiny, run = papers_sft
+    text = (RECIPES / "paper-8b" / "ttrl.toml").read_text()
+    for old, new in {
+        'dtype = "bfloat16"': 'dtype = "float32"', "max_new_tokens = 512": "max_new_tokens = 12", "max_steps = 12": "max_steps = 2",
+        'segments = ["8000 lighting:3"]': 'segments = ["2 lighting:3"]\nfamilies = ["no_tool"]', "rollouts = 8 ": "rollouts = 2 ",
+        'adapter = "runs/paper-8b/rft/policy"': f'adapter = "{run / "policy"}"',
+    }.items():  # fmt: skip
+        assert old in text
+        text = text.replace(old, new)
+    recipe = tmp_path / "ttrl.toml"
+    recipe.write_text(text)
+    out = tmp_path / "ttrl"
+    done = pixelis("adapt", recipe, "--checkpoint", tiny, "--out", out, "--json")
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    # The policy begins as its own average, and a vote without answers teaches nothing: only the KL acts, and it is 0.
+    assert [row["query"] for row in rows] == [0, 1] and all(row["kl"] < 1e-6 and row["masked"] for row in rows)
+    assert load_checkpoint(tiny, adapter=out / "policy" / "policy")
+    assert "2 decisions made again: 0 differ" in pixelis("adapt", recipe, "--out", out, "--check").stdout
+
+
 def _with_lora(recipe: Path) -> Path:
     path = recipe.with_name("both.toml")
     path.write_text(f"{recipe.read_text()}\n[lora]\nrank = 4\n")
@@ -119,12 +141,16 @@ def test_a_typo_in_a_recipe_is_named(tmp_path):
     assert "batch_tokenz" in done.stderr and "batch_tokens" in done.stderr and "sft.toml" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["cota", "sight", "primer", "sft", "rft"])
-def test_the_recipes_are_read(name):
-    from pixelis import config_train
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*/*.toml")), ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_the_recipes_are_read(path):
+    from pixelis import config, config_train, config_ttrl, reproduce
 
-    kind = {"cota": "CotaRecipe", "sight": "SightRecipe", "primer": "PrimerRecipe", "sft": "SftRecipe", "rft": "RftRecipe"}[name]
-    config_train.load_recipe_as(getattr(config_train, kind), RECIPES / "nano" / f"{name}.toml")
+    kind = {
+        "cota": config_train.CotaRecipe, "sight": config_train.SightRecipe, "primer": config_train.PrimerRecipe,
+        "sft": config_train.SftRecipe, "rft": config_train.RftRecipe, "ttrl": config_ttrl.AdaptRecipe,
+        "ttrl_calibrate": config_ttrl.AdaptRecipe, "reproduce": reproduce.ReproduceRecipe, "eval": config.Recipe,
+    }[path.stem]  # fmt: skip
+    config.load_recipe_as(kind, path)
 
 
 @pytest.fixture(scope="module")

@@ -65,9 +65,10 @@ def train_command(journal: Journal) -> str:
     """The command that trains such a run; the recipe's own path is not recorded, its values are in run.json."""
     stem = journal.file.partition(".")[0]
     known = {"sight": "sight", "primer": "primer", "sft": "sft", "rft": "rft"}
-    is_serving = any("coverage" in row or "accepted" in row for row in journal.rows)
-    phase = known.get(stem, "" if is_serving else "rft" if journal.counter == "update" else "sft")
-    return _command("pixelis", "train", phase, "RECIPE", "--out", journal.name) if phase else NOT_RECORDED
+    if journal.counter == "query":
+        return _command("pixelis", "adapt", "RECIPE", "--out", journal.name)
+    phase = known.get(stem, "rft" if journal.counter == "update" else "sft")
+    return _command("pixelis", "train", phase, "RECIPE", "--out", journal.name)
 
 
 def report_command(sources: Sources) -> str:

@@ -26,7 +26,7 @@ from pixelis.serve.report.series import Row, numbers
 JOURNAL_FILES = ("metrics.jsonl", "primer.jsonl", "sight.jsonl")
 """Names under which a training run leaves its journal."""
 
-COUNTERS = ("update", "step")
+COUNTERS = ("update", "step", "query")
 """Keys that may number a journal's rows; the first that its first row has does."""
 
 Progress = Callable[[int, int], None]
