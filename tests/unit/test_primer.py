@@ -88,7 +88,7 @@ def test_every_answer_without_a_picture_is_true():
                 pairs = [pair.rsplit(" ", 1) for pair in question.split(". Which")[0].split(", ")]
                 wants_large = question.rstrip("?").rsplit(" ", 1)[1] in ("larger", "faster", "last")
                 won = (max if wants_large else min)(pairs, key=lambda pair: float(pair[1]))[0]
-                assert answer.endswith(f": {won}.")
+                assert answer.endswith(f"{'More' if wants_large else 'Less'}: {won}.")
             elif "Where is" in question:
                 spans = json.loads(question[: question.index("} Where") + 1])["spans"]
                 word = question.rsplit(" ", 1)[1].rstrip("?")

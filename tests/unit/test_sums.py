@@ -41,9 +41,11 @@ def test_comparisons_by_hand():
     assert compare_aloud("0.0009", "0.00136") == "0<1"
     assert compare_aloud("12", "12") == "1=1, 2=2" and compare_aloud("0", "0.0") == "0=0"
     red, blue, pink = ("0.3", "red ring"), ("0.12", "blue star"), ("0.35", "pink dot")
-    assert choose_aloud([red, blue], wants_large=True) == ("red ring 0.3, blue star 0.12: 3>1: red ring", "red ring")
+    first = "red ring 0.3, blue star 0.12: 3>1: more red ring, less blue star."
+    assert choose_aloud([red, blue], wants_large=True) == (f"More wins. {first} More: red ring", "red ring")
+    assert choose_aloud([red, blue], wants_large=False) == (f"Less wins. {first} Less: blue star", "blue star")
     assert choose_aloud([red, blue, pink], wants_large=True) == (
-        "red ring 0.3, blue star 0.12: 3>1: red ring; red ring 0.3, pink dot 0.35: 3=3, 0<5: pink dot",
+        f"More wins. {first} More: red ring. red ring 0.3, pink dot 0.35: 3=3, 0<5: less red ring, more pink dot. More: pink dot",
         "pink dot",
     )
     assert choose_aloud([red, ("0.30", "twin")], wants_large=False)[1] == "red ring"  # equal: the first
@@ -56,6 +58,6 @@ NUMBERS = st.one_of(st.integers(0, 9_999).map(str), st.decimals(0, 400, places=1
 def test_the_chosen_one_is_the_largest_or_smallest(numbers: list[str], wants_large: bool):
     said, name = choose_aloud([(number, f"n{k}") for k, number in enumerate(numbers)], wants_large=wants_large)
     best = (max if wants_large else min)(float(number) for number in numbers)
-    assert float(numbers[int(name[1:])]) == best and said.endswith(f": {name}")
+    assert float(numbers[int(name[1:])]) == best and said.endswith(f"{'More' if wants_large else 'Less'}: {name}")
     for one, sign, two in re.findall(r"(\d)([<=>])(\d)", said):
         assert {"<": one < two, "=": one == two, ">": one > two}[sign]

@@ -58,8 +58,8 @@ class Habits:
         shake: jitter of what it points at, in the thing's longer side.
     """
 
-    miss: float = 0.04
-    slip: float = 0.02
+    miss: float = 0.02
+    slip: float = 0.01
     shake: float = 0.06
 
 

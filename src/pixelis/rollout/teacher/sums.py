@@ -55,16 +55,22 @@ def _aligned(a: str, b: str) -> tuple[str, str]:
 def choose_aloud(values: Sequence[tuple[str, str]], *, wants_large: bool) -> tuple[str, str]:
     """Which of some measured things has the largest or smallest number: what is thought, and its name. Equal ones: the first.
 
-    `red ring 0.3, blue star 0.12: 3>1: red ring`, and a third is compared with the better of the two.
+    Each small step is a copy or one fact about two digits. What the sign means is said of the things in the order they were named, and
+    what is wanted is then looked up by its word: `More wins. red ring 0.3, blue star 0.12: 3>1: more red ring, less blue star. More: red
+    ring`. A third is compared with the better of the two.
 
     Args:
         values: (number, name), at least two.
     """
-    (best, name), said = values[0], []
+    wanted, (best, name) = "more" if wants_large else "less", values[0]
+    said = f"{wanted.capitalize()} wins."
     for number, other in values[1:]:
         steps = compare_aloud(best, number)
-        said.append(f"{name} {best}, {other} {number}: {steps}")
-        if steps[-2] == ("<" if wants_large else ">"):
+        one, two = ("less", "more") if steps[-2] == "<" else ("more", "less")
+        if steps[-2] == "=":
+            one, two = wanted, "same"
+        said += f" {name} {best}, {other} {number}: {steps}: {one} {name}, {two} {other}."
+        if two == wanted:
             best, name = number, other
-        said[-1] += f": {name}"
-    return "; ".join(said), name
+        said += f" {wanted.capitalize()}: {name}."
+    return said.rstrip("."), name

@@ -128,7 +128,7 @@ def order(hand: Hand) -> Plan:
     if "true that" in question or "in this order" in question:
         thought, won = choose_aloud(times, wants_large=False)
         answer = "yes" if won == times[0][1] else "no"
-        return Final(f"In this order? {thought}: {answer}.", answer)
+        return Final(f"In this order? First: {times[0][1]}. {thought}: {answer}.", answer)
     is_last = " last" in question
     thought, won = choose_aloud(times, wants_large=is_last)
     return Final(f"Which is {'last' if is_last else 'first'}? {thought}.", f"{won} {does_of[won]}")
