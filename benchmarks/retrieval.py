@@ -4,7 +4,7 @@ Keys are drawn to look like real ones: clusters with heavy-tailed sizes in a spa
 noise in all dimensions; text and pixels share most of their clusters. Questions are members of clusters, moved a little. The keys are
 written to --folder in chunks; a run that was stopped goes on where it was. Everything after the keys is measured again.
 
-    python benchmarks/retrieval.py --items 1250000 --folder /tmp/retrieval --out docs/results/retrieval.md
+    python benchmarks/retrieval.py --items 1250000 --folder FOLDER --out docs/results/retrieval.md
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A child adds items in batches of one to three, some of them again, saves its ind
 parent sends SIGKILL at a random moment (also while the child opens the memory), reads what is there, and compares it with what must
 be. Every 25 kills a new memory begins.
 
-    python benchmarks/parts/memory_crash.py --kills 1000 --folder /tmp/crash
+    python benchmarks/parts/memory_crash.py --kills 1000 --folder FOLDER
 """
 
 from __future__ import annotations

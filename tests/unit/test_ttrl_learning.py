@@ -20,13 +20,14 @@ from pixelis.retrieval.keys import KeySpec
 from pixelis.retrieval.memory import read_memory
 from pixelis.tools.settings import ToolSettings
 from pixelis.tools.toolbox import resolved
+from pixelis.train.grpo import kl_of
 from pixelis.train.start import load_learner
 from pixelis.train.vocabulary import make_vocabulary
 from pixelis.ttrl import learn as update
 from pixelis.ttrl.adapt import Adapter, run_adapt
 from pixelis.ttrl.decide import Decision, DecisionSettings
 from pixelis.ttrl.fit import check_decisions, fit, read_calibration, read_records
-from pixelis.ttrl.losses import kl_of, token_shares, ttrl_loss
+from pixelis.ttrl.losses import token_shares, ttrl_loss
 from pixelis.ttrl.state import METRICS_FILE, QUERIES_FILE, STATE_FILE, AdaptSettings
 from pixelis.ttrl.stream import Segment, WorldStream, parse_segments
 

@@ -17,6 +17,7 @@ from pixelis.core.trajectory import Trajectory
 from pixelis.data.world.item import Item
 from pixelis.data.world.score import score_answer
 from pixelis.data.world.verify import verify_trajectory
+from pixelis.eval.metrics.process import valid_share
 
 SCORES_FILE = "scores.jsonl"
 NO_CALL = "none"
@@ -55,7 +56,7 @@ class ItemScore:
     @property
     def valid_share(self) -> float:
         """Valid visual steps over steps; 0 for a trajectory without steps, which has not looked at all. Source: paper §4.1, RaPR."""
-        return sum(self.valid) / self.steps if self.steps else 0.0
+        return valid_share(self.valid)
 
 
 _SCORE = TypeAdapter(ItemScore)

@@ -5,6 +5,7 @@ Source: paper §3.2.2; Biten et al. (2019) for ANLS, Yang et al. (2024) for MRA.
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -34,18 +35,26 @@ def anls(answer: str, truths: Sequence[str]) -> float:
     return float(best) if best >= LEAST_SIMILARITY else 0.0
 
 
-def relative_accuracy(answer: str, truth: float) -> float:
-    """MRA: share of thresholds t in 0.50, 0.55, ... 0.95 with |answer - truth| / |truth| < 1 - t; 0 where no number is said.
+def mean_relative_accuracy(said: float | None, truth: float) -> float:
+    """MRA of one number: share of thresholds t in 0.50, 0.55, ... 0.95 with |said - truth| / |truth| <= 1 - t, in [0, 1].
 
-    A truth of 0 is only met by 0 itself.
+    The comparison is the official one of VSI-Bench, in plain floating point: just at a threshold, rounding decides there as here.
+    A truth of 0, which the official rule cannot judge, is only met by 0.
+
+    Args:
+        said: None or NaN where no number was said: 0.
     """
-    found = re.search(r"-?\d+(?:\.\d+)?", answer.replace(",", ""))
-    if found is None:
+    if said is None or math.isnan(said):
         return 0.0
-    off = abs(float(found.group()) - truth)
     if truth == 0:
-        return float(off == 0)
-    return float(np.mean([off / abs(truth) < 1 - threshold - 1e-12 for threshold in MRA_THRESHOLDS]))
+        return float(said == 0)
+    return float(np.mean(abs(said - truth) / abs(truth) <= 1 - np.array(MRA_THRESHOLDS)))
+
+
+def relative_accuracy(answer: str, truth: float) -> float:
+    """MRA of the first number that an answer says; 0 where it says none."""
+    found = re.search(r"-?\d+(?:\.\d+)?", answer.replace(",", ""))
+    return mean_relative_accuracy(float(found.group()) if found else None, truth)
 
 
 def is_flood(final_text: str) -> bool:

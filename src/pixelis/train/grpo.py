@@ -5,6 +5,7 @@ Source: paper §3.2.2; Shao et al. (2024) for GRPO, Yu et al. (2025) for the wid
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -70,3 +71,9 @@ def grpo_loss(
         mismatch=float(gap_BT.detach().abs().sum()) / count,
         num_tokens=count,
     )
+
+
+def kl_of(logp: Sequence[Tensor], anchor_logp: Sequence[Tensor]) -> float:
+    """k3 estimate of the token-KL to the anchor, nats per token; NaN without tokens."""
+    gap_N = torch.cat(tuple(anchor_logp)) - torch.cat(tuple(logp))
+    return float((gap_N.exp() - gap_N - 1).mean())

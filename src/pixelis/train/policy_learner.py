@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pixelis.core.trajectory import Trajectory
 from pixelis.policy.adapters import ANCHOR, lora_parameters, update_ema, using
 from pixelis.policy.vlm import VlmPolicy
 from pixelis.policy.vlm_vision import Features
@@ -237,6 +238,12 @@ class PolicyLearner:
     def load_anchor(self, state: dict[str, torch.Tensor]) -> None:
         for name, value in self.anchor_state().items():
             value.copy_(state[name])
+
+
+def sampler_mismatch(trajectories: Sequence[Trajectory], measured: Sequence[Measured]) -> float:
+    """Mean |log p of training - log p of the sampler|, nats per sampled token."""
+    sampled = [torch.tensor([value for run in one.tokens if run.role == "policy" for value in run.logp]) for one in trajectories]
+    return float(torch.cat([(m.logp_N.cpu() - s).abs() for m, s in zip(measured, sampled, strict=True)]).mean())
 
 
 def _counts(batch: Batch) -> list[int]:

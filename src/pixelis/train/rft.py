@@ -28,9 +28,10 @@ from pixelis.tools.execute import Executor
 from pixelis.tools.settings import ToolSettings
 from pixelis.train.bank import FeatureBank
 from pixelis.train.corridor import regulate
+from pixelis.train.grpo import kl_of
 from pixelis.train.optim import set_rate
 from pixelis.train.packing import pack_rollouts
-from pixelis.train.policy_learner import Measured, PolicyLearner, UpdateFacts
+from pixelis.train.policy_learner import Measured, PolicyLearner, UpdateFacts, sampler_mismatch
 from pixelis.train.rft_record import Clock, journal, short_row, update_row
 from pixelis.train.rft_reward import Judge, Parts, Seen
 from pixelis.train.rft_state import Progress, RftSettings, claim, finish, resume, save
@@ -114,7 +115,7 @@ def one_update(
         seed = settings.seed + 1000 * progress.update
         parts = judge.judge(seen, seed=seed)
         groups, gain = _compare(seen, parts, settings)
-        mismatch = _mismatch(seen, measured)
+        mismatch = sampler_mismatch([one.trajectory for one in seen], measured)
         is_held = mismatch > settings.max_mismatch
         progress.num_blocked = progress.num_blocked + 1 if is_held else 0
         if progress.num_blocked >= 3:
@@ -123,7 +124,7 @@ def one_update(
         beta = progress.corridor.beta
         facts = [] if is_held else _learn(learner, seen, measured, gain, beta, settings.minibatches, seed)
         dynamics = judge.learn(seen, seed=seed)
-        kl = _kl(measured)
+        kl = kl_of([m.logp_N for m in measured], [m.anchor_logp_N for m in measured])  # before the step
         progress.corridor = regulate(progress.corridor, kl, settings.corridor)
         clock.lap("train")
     gates = {"kl": kl, "beta": beta, "mismatch": mismatch, "is_held": is_held, "sight": sight}
@@ -198,21 +199,9 @@ def _learn(
     return facts
 
 
-def _kl(measured: Sequence[Measured]) -> float:
-    """Token-KL to the anchor, k3, nats per sampled token, before the step."""
-    gap = torch.cat([m.anchor_logp_N - m.logp_N for m in measured])
-    return float((gap.exp() - gap - 1).mean())
-
-
 def _entropy(measured: Sequence[Measured]) -> float:
     """Mean -log p of what was sampled: an unbiased estimate of the policy's entropy, nats per token."""
     return float(-torch.cat([m.logp_N for m in measured]).mean())
-
-
-def _mismatch(seen: Sequence[Seen], measured: Sequence[Measured]) -> float:
-    """Mean |log p of training - log p of the sampler|, nats per sampled token."""
-    sampled = [torch.tensor([value for run in one.trajectory.tokens if run.role == "policy" for value in run.logp]) for one in seen]
-    return float(torch.cat([(m.logp_N.cpu() - s).abs() for m, s in zip(measured, sampled, strict=True)]).mean())
 
 
 def _sight(learner: PolicyLearner, seen: Sequence[Seen], measured: Sequence[Measured]) -> float:

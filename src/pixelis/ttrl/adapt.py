@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from pixelis import __version__
 from pixelis.core.errors import ConfigError, DataError
@@ -34,7 +33,7 @@ from pixelis.tools.settings import ToolSettings
 from pixelis.train.bank import FeatureBank
 from pixelis.train.corridor import regulate
 from pixelis.train.packing import pack_rollouts
-from pixelis.train.policy_learner import PolicyLearner
+from pixelis.train.policy_learner import PolicyLearner, sampler_mismatch
 from pixelis.train.start import save_policy
 from pixelis.ttrl.decide import Credit, Decision, credit, decide, dump
 from pixelis.ttrl.facts import NeighbourFacts, QueryFacts, dump_facts
@@ -146,7 +145,7 @@ class Adapter:
         earned, value = credit(served.facts, served.decision, progress.value, settings.decision)
         tally = replace(tally, abstained=tally.abstained + earned.is_masked, accepted=tally.accepted + (not earned.is_masked))
         outcome, corridor = None, progress.corridor
-        if settings.learns and self.mismatch(served) > settings.max_mismatch:
+        if settings.learns and _mismatch(served) > settings.max_mismatch:
             tally = replace(tally, held=tally.held + 1)
         elif settings.learns:
             with self.policy.paused():
@@ -158,15 +157,6 @@ class Adapter:
             if settings.use_corridor:
                 corridor = regulate(corridor, outcome.kl, settings.corridor)
         return earned, outcome, replace(progress, value=value, tally=tally, corridor=corridor)
-
-    @staticmethod
-    def mismatch(served: Served) -> float:
-        """Mean |log p of training - log p of the sampler|, nats per sampled token."""
-        gaps = [
-            (one.measured.logp_N.cpu() - torch.tensor([v for run in one.trajectory.tokens if run.role == "policy" for v in run.logp])).abs()
-            for one in served.rolled
-        ]
-        return float(torch.cat(gaps).mean())
 
     def item(self, served: Served, query: Query) -> Item:
         """What the memory takes in: the exemplar, or the first rollout where there is none."""
@@ -262,6 +252,10 @@ def _one_query(
     adapter.memory.add(progress.pending)
     log({**row, "right": right, "of": num})
     return progress
+
+
+def _mismatch(served: Served) -> float:
+    return sampler_mismatch([one.trajectory for one in served.rolled], [one.measured for one in served.rolled])
 
 
 def _query_line(served: Served) -> bytes:

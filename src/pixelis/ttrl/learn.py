@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from pixelis.rollout.pack import Example
+from pixelis.train.grpo import kl_of
 from pixelis.train.policy_learner import PolicyLearner
 from pixelis.ttrl.decide import Credit
-from pixelis.ttrl.losses import kl_of, token_shares, ttrl_loss
+from pixelis.ttrl.losses import token_shares, ttrl_loss
 from pixelis.ttrl.observe import Rolled
 
 MOST_KL = 0.4

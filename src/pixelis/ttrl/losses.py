@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 
@@ -27,9 +26,3 @@ def ttrl_loss(logp_N: Tensor, anchor_logp_N: Tensor, share_N: Tensor, *, is_mask
     kl = (to_anchor_N.exp() - to_anchor_N - 1).sum() / max(1, num_tokens)
     policy = logp_N.new_zeros(()) if is_masked else -(share_N * logp_N).sum()
     return policy + beta * kl
-
-
-def kl_of(logp: list[Tensor], anchor_logp: list[Tensor]) -> float:
-    """k3 estimate of the token-KL to the anchor, nats per token; NaN without tokens."""
-    gap_N = torch.cat(anchor_logp) - torch.cat(logp)
-    return float((gap_N.exp() - gap_N - 1).mean())

@@ -8,11 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-import numpy as np
 from rapidfuzz.distance import Levenshtein
 
 from pixelis.eval.stats import Rate, known_rate
-from pixelis.rewards.answer import LEAST_SIMILARITY, MRA_THRESHOLDS, anls, exact
+from pixelis.rewards.answer import LEAST_SIMILARITY, anls, exact, mean_relative_accuracy
 
 Rule = Callable[[str, Sequence[str]], float]
 
@@ -55,22 +54,6 @@ def official_anls(answer: str, truths: Sequence[str]) -> float:
         edits = Levenshtein.distance(said, " ".join(truth.lower().split()))
         best = max(best, 1 - edits / length if length else 1.0)
     return best if best >= LEAST_SIMILARITY else 0.0
-
-
-def mean_relative_accuracy(said: float | None, truth: float) -> float:
-    """MRA of one number: share of thresholds t in 0.50, 0.55, ... 0.95 with |said - truth| / |truth| <= 1 - t, in [0, 1].
-
-    The comparison is the official one of VSI-Bench, in plain floating point: just at a threshold, rounding decides there as here.
-    A truth of 0, which the official rule cannot judge, is only met by 0.
-
-    Args:
-        said: None or NaN where no number was said: 0.
-    """
-    if said is None or math.isnan(said):
-        return 0.0
-    if truth == 0:
-        return float(said == 0)
-    return float(np.mean(abs(said - truth) / abs(truth) <= 1 - np.array(MRA_THRESHOLDS)))
 
 
 def mean_of_relative_accuracy(said_N: Sequence[float | None], truth_N: Sequence[float | None], *, seed: int = 0) -> Rate:
