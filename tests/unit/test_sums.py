@@ -36,16 +36,16 @@ def test_every_step_is_true(a: int, b: int):
 
 
 def test_comparisons_by_hand():
-    assert compare_aloud("0.00119", "0.00157") == "1=1, 1<5"
-    assert compare_aloud("304.7", "81.0") == "3>0"  # a place that is missing is 0
-    assert compare_aloud("0.0009", "0.00136") == "0<1"
-    assert compare_aloud("12", "12") == "1=1, 2=2" and compare_aloud("0", "0.0") == "0=0"
+    assert compare_aloud("0.00119", "0.00157") == "1:1=, 1:5<"
+    assert compare_aloud("304.7", "81.0") == "3:0>"  # a place that is missing is 0
+    assert compare_aloud("0.0009", "0.00136") == "0:1<"
+    assert compare_aloud("12", "12") == "1:1=, 2:2=" and compare_aloud("0", "0.0") == "0:0="
     red, blue, pink = ("0.3", "red ring"), ("0.12", "blue star"), ("0.35", "pink dot")
-    first = "red ring 0.3, blue star 0.12: 3>1: more red ring, less blue star."
+    first = "red ring 0.3, blue star 0.12: 3:1>: more red ring, less blue star."
     assert choose_aloud([red, blue], wants_large=True) == (f"More wins. {first} More: red ring", "red ring")
     assert choose_aloud([red, blue], wants_large=False) == (f"Less wins. {first} Less: blue star", "blue star")
     assert choose_aloud([red, blue, pink], wants_large=True) == (
-        f"More wins. {first} More: red ring. red ring 0.3, pink dot 0.35: 3=3, 0<5: less red ring, more pink dot. More: pink dot",
+        f"More wins. {first} More: red ring. red ring 0.3, pink dot 0.35: 3:3=, 0:5<: less red ring, more pink dot. More: pink dot",
         "pink dot",
     )
     assert choose_aloud([red, ("0.30", "twin")], wants_large=False)[1] == "red ring"  # equal: the first

@@ -30,7 +30,9 @@ def subtract_aloud(a: int, b: int) -> str:
 
 
 def compare_aloud(a: str, b: str) -> str:
-    """`1=1, 1<5` for 0.00119 and 0.00157: digits of one place side by side, from the first in which either is not 0 to where they differ.
+    """`1:1=, 1:5<` for 0.00119 and 0.00157: digits of one place side by side, from the first in which either is not 0 to where they differ.
+
+    The sign stands behind both digits, as a sum behind its parts: before the second, it would have to be found and judged in one step.
 
     Args:
         a, b: numbers >= 0 in plain decimals; missing places are 0.
@@ -39,10 +41,10 @@ def compare_aloud(a: str, b: str) -> str:
     for one, two in zip(x, y, strict=True):
         if one == two == "0" and not steps:
             continue
-        steps.append(f"{one}{'=' if one == two else '<' if one < two else '>'}{two}")
+        steps.append(f"{one}:{two}{'=' if one == two else '<' if one < two else '>'}")
         if one != two:
             break
-    return ", ".join(steps) or "0=0"
+    return ", ".join(steps) or "0:0="
 
 
 def _aligned(a: str, b: str) -> tuple[str, str]:
@@ -56,7 +58,7 @@ def choose_aloud(values: Sequence[tuple[str, str]], *, wants_large: bool) -> tup
     """Which of some measured things has the largest or smallest number: what is thought, and its name. Equal ones: the first.
 
     Each small step is a copy or one fact about two digits. What the sign means is said of the things in the order they were named, and
-    what is wanted is then looked up by its word: `More wins. red ring 0.3, blue star 0.12: 3>1: more red ring, less blue star. More: red
+    what is wanted is then looked up by its word: `More wins. red ring 0.3, blue star 0.12: 3:1>: more red ring, less blue star. More: red
     ring`. A third is compared with the better of the two.
 
     Args:
@@ -66,8 +68,8 @@ def choose_aloud(values: Sequence[tuple[str, str]], *, wants_large: bool) -> tup
     said = f"{wanted.capitalize()} wins."
     for number, other in values[1:]:
         steps = compare_aloud(best, number)
-        one, two = ("less", "more") if steps[-2] == "<" else ("more", "less")
-        if steps[-2] == "=":
+        one, two = ("less", "more") if steps[-1] == "<" else ("more", "less")
+        if steps[-1] == "=":
             one, two = wanted, "same"
         said += f" {name} {best}, {other} {number}: {steps}: {one} {name}, {two} {other}."
         if two == wanted:
