@@ -208,6 +208,31 @@ def reproduce_all(
     out.print(f"all done; times in {record}")
 
 
+@app.command("study", epilog="Example:  pixelis study recipes/nano/ablations_rft.toml --markdown ablations.md")
+def study(
+    recipe: Annotated[Path, typer.Argument(help="A recipe with arms, such as recipes/nano/ablations_rft.toml.")],
+    only: Annotated[list[str] | None, typer.Option(help="Train only this arm; may be given several times.")] = None,
+    table: Annotated[bool, typer.Option("--table", help="Train nothing; only tell what is finished.")] = False,
+    markdown: Annotated[Path | None, typer.Option(help="Write the table here.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train and examine variants of one recipe at the same budget, and compare them; a killed study goes on where it was."""
+    from pixelis.config import load_recipe_as
+    from pixelis.eval.process_run import process_report
+    from pixelis.study import StudyRecipe, run_study, study_json, study_markdown, study_rows
+    from pixelis.tools.engines.encoder_efficientnet import EfficientNetEncoder
+
+    wanted = load_recipe_as(StudyRecipe, recipe)
+    if not table:
+        run_study(wanted, only=tuple(only or ()), say=lambda line: err.print(escape(line)))
+    encoder = EfficientNetEncoder() if wanted.exam.dev else None
+    rows = study_rows(wanted, racpr=encoder and (lambda folder: process_report(folder, wanted.exam.dev, encoder).racpr.rate.value))
+    text = study_markdown(wanted, rows, f"pixelis study {recipe}")
+    if markdown is not None:
+        markdown.write_text(text, encoding="utf-8")
+    out.print_json(json.dumps(study_json(rows))) if as_json else out.print(escape(text))
+
+
 @data.command("make", epilog="Example:  pixelis data make test out/test --items 100 --shift lighting:3")
 def data_make(
     split: Annotated[str, typer.Argument(help="train, dev, dev-cal or test.")],

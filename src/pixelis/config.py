@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -66,20 +66,42 @@ def load_recipe_as(kind: type[R], path: str | os.PathLike) -> R:
     """Read a recipe of some kind.
 
     Raises:
-        ConfigError: it cannot be read, is no TOML, or has an unknown key or a wrong value.
+        ConfigError: it cannot be read, is no TOML, stands on itself, or has an unknown key or a wrong value.
     """
     path = Path(path)
     try:
-        return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from None
+        return kind.model_validate(recipe_tables(path))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
         known = _known_keys(kind, first["loc"][:-1]) if first["type"] == "extra_forbidden" else ""
         raise ConfigError(f"{path}: {key}: {first['msg'].lower()}{known}") from None
+
+
+def recipe_tables(path: Path, trail: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """What a recipe says, over what the recipe says that it names as its `base` (a path from its own folder)."""
+    if path.resolve() in trail:
+        raise ConfigError(f"{path}: its base stands on it: {' -> '.join(str(one) for one in [*trail, path.resolve()])}")
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    base = tables.pop("base", None)
+    if base is None:
+        return tables
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base: expected the path of a recipe, got {base!r}")
+    return _over(recipe_tables(path.parent / base, (*trail, path.resolve())), tables)
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Tables merge; anything else, lists too, is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        merged[key] = _over(below[key], value) if isinstance(value, dict) and isinstance(below.get(key), dict) else value
+    return merged
 
 
 def _known_keys(model: type[BaseModel], table: tuple) -> str:

@@ -189,7 +189,7 @@ class RftTable(Table):
     max_steps: int = Field(default=10, ge=1)
     rate: float = Field(default=1e-4, gt=0)
     batch_tokens: int = Field(default=6000, ge=1)
-    beta: float = Field(default=0.3, gt=0)
+    beta: float = Field(default=0.3, ge=0)
     curiosity: Literal["dynamics", "pixel_reasoner", "none"] = "dynamics"
     structure: Literal["coherence", "l2", "tv", "infonce", "none"] = "coherence"
     curiosity_weight: float = Field(default=0.10, ge=0)
@@ -197,6 +197,8 @@ class RftTable(Table):
     probe_every: int = Field(default=20, ge=1)
     save_every_s: float = Field(default=300.0, ge=0)
     num_parallel: int = Field(default=16, ge=1)
+    use_corridor: bool = True
+    use_gate: bool = True
 
 
 class RftRecipe(Table):

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pixelis.config import recipe_tables
 from pixelis.core.errors import ConfigError, DataError
 
 RECORD_FILE = "reproduce.json"
@@ -65,13 +66,17 @@ def reproduce(recipe: ReproduceRecipe, *, only: Sequence[str] = (), say: Callabl
         ConfigError: no such stage.
         DataError: a stage failed (its last lines are shown), or what stands there was made by another command or recipe.
     """
-    unknown = sorted(set(only) - {stage.name for stage in recipe.stage})
+    return run_stages(recipe.stage, Path(recipe.out), only=only, say=say)
+
+
+def run_stages(stages: Sequence[StageTable], folder: Path, *, only: Sequence[str] = (), say: Callable[[str], None] = print) -> Path:
+    """See `reproduce`; logs and the record lie in the folder."""
+    unknown = sorted(set(only) - {stage.name for stage in stages})
     if unknown:
-        raise ConfigError(f"no stage {', '.join(unknown)}: there are {', '.join(stage.name for stage in recipe.stage)}")
-    folder = Path(recipe.out)
+        raise ConfigError(f"no stage {', '.join(unknown)}: there are {', '.join(stage.name for stage in stages)}")
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / RECORD_FILE
-    wanted = [stage for stage in recipe.stage if not only or stage.name in only]
+    wanted = [stage for stage in stages if not only or stage.name in only]
     for number, stage in enumerate(wanted):
         known = _read(record)
         head = f"[{number + 1}/{len(wanted)}] {stage.name}"
@@ -109,11 +114,11 @@ def _left(wanted: Sequence[StageTable], known: dict[str, Done]) -> float:
 
 
 def _stamp(stage: StageTable) -> str:
-    """Of the command and of every recipe that it names."""
+    """Of the command and of what every recipe that it names says, its bases included."""
     digest = hashlib.sha256(json.dumps(stage.command).encode())
     for word in stage.command:
         if word.endswith(".toml") and Path(word).is_file():
-            digest.update(Path(word).read_bytes())
+            digest.update(json.dumps(recipe_tables(Path(word)), sort_keys=True, default=str).encode())
     return digest.hexdigest()[:16]
 
 

@@ -66,3 +66,17 @@ def test_every_op_has_an_engine_that_needs_nothing_beyond_pip():
     assert set(ENGINES) == set(OPS)
     for op in OPS:
         assert any(choice.is_ready(ToolSettings()) for choice in ENGINES[op])
+
+
+def test_a_recipe_stands_on_its_base(tmp_path):
+    (tmp_path / "low.toml").write_text("seed = 1\n[limits]\nmax_steps = 4\nmax_seconds = 9.0\n")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "high.toml").write_text('base = "../low.toml"\nlimits.max_steps = 5\n')
+    found = load_recipe(tmp_path / "sub" / "high.toml")
+    assert (found.seed, found.limits.max_steps, found.limits.max_seconds) == (1, 5, 9.0)
+    (tmp_path / "low.toml").write_text('base = "sub/high.toml"\n')
+    with pytest.raises(ConfigError, match="its base stands on it"):
+        load_recipe(tmp_path / "low.toml")
+    (tmp_path / "low.toml").write_text("base = 3\n")
+    with pytest.raises(ConfigError, match=r"low\.toml: base: expected the path"):
+        load_recipe(tmp_path / "sub" / "high.toml")

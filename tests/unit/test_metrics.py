@@ -12,12 +12,8 @@ from pixelis.data.world.verify import hota
 from pixelis.eval.metrics.answers import accuracy, mean_anls, mean_of_relative_accuracy, mean_relative_accuracy, official_anls
 from pixelis.eval.metrics.boxes import boundary_f1, box_iou, character_errors, fits, mask_iou, outline, recall_at, temporal_iou
 from pixelis.eval.metrics.process import (
-    Chain,
     action_entropy,
-    adjacent_z,
     chain_stability,
-    composite_chains,
-    composite_share,
     entropy_nats,
     mean_visual_fidelity,
     rate_of_composite_reasoning,
@@ -27,6 +23,7 @@ from pixelis.eval.metrics.process import (
 )
 from pixelis.eval.metrics.selective import reliability, risk_coverage, selective_error
 from pixelis.eval.metrics.tracks import track_scores
+from pixelis.rewards.chains import Chain, adjacent_z, composite_chains, composite_share
 from pixelis.rewards.running import Running
 
 NAN = math.nan

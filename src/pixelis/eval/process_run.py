@@ -28,20 +28,17 @@ from pixelis.eval.metrics.process import (
     ActionEntropy,
     CompositeReasoning,
     action_entropy,
-    adjacent_z,
     answer_in_words,
-    composite_chains,
-    composite_share,
     mean_visual_fidelity,
     rate_of_composite_reasoning,
     rate_of_pixel_reasoning,
     step_facts,
-    valid_share,
     visual_fidelity,
 )
 from pixelis.eval.pixelworld import open_evaluation
 from pixelis.eval.report import number_text, rate_text, table_text
 from pixelis.eval.stats import Rate, known
+from pixelis.rewards.chains import adjacent_z, composite_chains, composite_share, valid_share
 from pixelis.tools.execute import Executor
 
 COSINES_FILE = "cosines.jsonl"

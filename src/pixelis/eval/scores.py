@@ -17,7 +17,7 @@ from pixelis.core.trajectory import Trajectory
 from pixelis.data.world.item import Item
 from pixelis.data.world.score import score_answer
 from pixelis.data.world.verify import verify_trajectory
-from pixelis.eval.metrics.process import valid_share
+from pixelis.rewards.chains import valid_share
 
 SCORES_FILE = "scores.jsonl"
 NO_CALL = "none"

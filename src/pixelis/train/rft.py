@@ -72,7 +72,7 @@ def run_rft(
     bank = FeatureBank(policy.vision, max_bytes=BANK_BYTES)
     learner = PolicyLearner(policy, bank, rate=settings.rate, batch_tokens=settings.batch_tokens)
     hidden = policy.checkpoint.base.config.text_config.hidden_size
-    judge = judge or Judge(hidden, settings.curiosity, settings.structure, settings.weights, seed=settings.seed)
+    judge = judge or Judge(hidden, settings.curiosity, settings.structure, settings.weights, use_gate=settings.use_gate, seed=settings.seed)
     progress = resume(out, learner, judge, settings)
     limits = Limits(max_steps=settings.max_steps)
     runner = Runner(policy, executor, settings=tool_settings, limits=limits, num_parallel=settings.num_parallel)
@@ -114,6 +114,7 @@ def one_update(
         clock.lap("score")
         seed = settings.seed + 1000 * progress.update
         parts = judge.judge(seen, seed=seed)
+        composite = float(np.mean([judge.composite_share(one) for one in seen]))
         groups, gain = _compare(seen, parts, settings)
         mismatch = sampler_mismatch([one.trajectory for one in seen], measured)
         is_held = mismatch > settings.max_mismatch
@@ -121,14 +122,14 @@ def one_update(
         if progress.num_blocked >= 3:
             raise DataError(f"training and sampler disagree by {mismatch:.4f} nats per token, three updates in a row: nothing was learnt")
         set_rate(learner.optimizer, progress.update / settings.updates)
-        beta = progress.corridor.beta
+        beta = progress.corridor.beta if settings.use_corridor else settings.beta
         facts = [] if is_held else _learn(learner, seen, measured, gain, beta, settings.minibatches, seed)
         dynamics = judge.learn(seen, seed=seed)
         kl = kl_of([m.logp_N for m in measured], [m.anchor_logp_N for m in measured])  # before the step
         progress.corridor = regulate(progress.corridor, kl, settings.corridor)
         clock.lap("train")
     gates = {"kl": kl, "beta": beta, "mismatch": mismatch, "is_held": is_held, "sight": sight}
-    others = {"dynamics_loss": dynamics, "num_lost": num_lost, "seconds": clock.laps}
+    others = {"composite_share": composite, "dynamics_loss": dynamics, "num_lost": num_lost, "seconds": clock.laps}
     return update_row(seen, parts, groups, facts, _entropy(measured), progress) | gates | others
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pixelis.core.ops import OPS
+from pixelis.rewards.chains import valid_share
 from pixelis.rewards.groups import Advantages
 from pixelis.train.policy_learner import UpdateFacts
 from pixelis.train.rft_reward import Parts, Seen
@@ -46,7 +47,7 @@ def update_row(
         "penalty": float(parts.penalty_N.mean()),
         "reward": float(parts.total_N.mean()),
         "by_family": {name: float(np.mean(values)) for name, values in sorted(families.items())},
-        "valid_share": float(np.mean([one.valid_share() for one in seen])),
+        "valid_share": float(np.mean([valid_share(one.valid_steps()) for one in seen])),
         "chain_length": float(np.mean([one.num_steps for one in seen])),
         "invalid": sum(one.num_invalid for one in seen) / max(1, len(steps)),
         "answered": float(np.mean([one.trajectory.answer is not None for one in seen])),

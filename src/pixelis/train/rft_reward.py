@@ -19,6 +19,7 @@ from pixelis.data.world.item import Item
 from pixelis.data.world.score import score_answer
 from pixelis.data.world.verify import verify_trajectory
 from pixelis.rewards.answer import is_flood
+from pixelis.rewards.chains import adjacent_z, composite_chains, composite_share
 from pixelis.rewards.coherence import adjacent_cosines, coherence
 from pixelis.rewards.curiosity import curiosity, gate, mean_curiosity, surprise
 from pixelis.rewards.earning import earning_steps
@@ -67,10 +68,9 @@ class Seen:
     def is_cut(self) -> bool:
         return self.trajectory.stop in CUT
 
-    def valid_share(self) -> float:
-        """RaPR of one trajectory: steps whose result is true in the world, over steps; 0 without steps."""
-        checks = verify_trajectory(self.item, self.trajectory)
-        return sum(check.is_valid for check in checks) / len(checks) if checks else 0.0
+    def valid_steps(self) -> tuple[bool, ...]:
+        """Per step, whether its result is true in the world."""
+        return tuple(check.is_valid for check in verify_trajectory(self.item, self.trajectory))
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ class Judge:
     Args:
         hidden: size of the model's states.
         curiosity, structure: which term, by name.
+        use_gate: whether uncertainty closes curiosity's gate.
     """
 
     hidden: int
@@ -100,6 +101,7 @@ class Judge:
     structure: Structure = "coherence"
     weights: RewardWeights = RewardWeights()
     rate: float = 1e-3
+    use_gate: bool = True
     seed: int = 0
     neighbours: FamilyStatistics = field(default_factory=FamilyStatistics)
     variance: Running = Running()
@@ -118,6 +120,11 @@ class Judge:
         bonus = self._bonus(seen)
         weights = self.weights if self.curiosity == "dynamics" else RewardWeights(0.0, self.weights.coherence)
         return Parts(answer, curious, structured, cost, bonus, total_reward(answer, curious, structured, cost, weights) + bonus)
+
+    def composite_share(self, one: Seen) -> float:
+        """RaCPR of one rollout under this run's step embeddings, in [0, 1]; evaluation has an encoder that never learns."""
+        z_P = adjacent_z(adjacent_cosines(self.heads.embed(one.inputs)), self.neighbours.of(one.item.family))
+        return composite_share(one.num_steps, composite_chains(one.valid_steps(), z_P))
 
     def learn(self, seen: Sequence[Seen], *, seed: int) -> float:
         """Train the heads on what these rollouts saw, and let the statistics take them in. Returns the loss of the heads, per rollout."""
@@ -148,7 +155,7 @@ class Judge:
         return curiosity(
             surprise(foresight.predicted_SD, self.heads.seen(one.inputs)),
             foresight.p_valid_S,
-            gate(foresight.variance_S, self.variance.mean),
+            gate(foresight.variance_S, self.variance.mean) if self.use_gate else np.ones_like(foresight.p_valid_S),
             cap=cap,
             earns_S=earning_steps(one.trajectory)[1:],
         )

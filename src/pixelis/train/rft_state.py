@@ -36,6 +36,8 @@ class RftSettings:
         max_steps: of a rollout.
         max_mismatch: mean |log p of training - log p of the sampler| in nats beyond which an update is not taken.
         probe_every: updates between looks at what the policy says without pixels.
+        use_corridor: False keeps beta as it is; then 0 is no KL term at all.
+        use_gate: False lets curiosity count however unsure the dynamics head is.
     """
 
     updates: int = 200
@@ -57,7 +59,14 @@ class RftSettings:
     probe_every: int = 20
     save_every_s: float = 300.0
     num_parallel: int = 16
+    use_corridor: bool = True
+    use_gate: bool = True
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError: the corridor cannot steer a beta of 0."""
+        if self.use_corridor and self.beta <= 0:
+            raise ConfigError(f"rft.beta = {self.beta:g} cannot be steered: give one above 0, or rft.use_corridor = false")
 
 
 @dataclass
@@ -93,7 +102,7 @@ def save(out: Path, learner: PolicyLearner, judge: Judge, progress: Progress) ->
 
 def resume(out: Path, learner: PolicyLearner, judge: Judge, settings: RftSettings) -> Progress:
     if not (out / "state.pt").is_file():
-        return Progress(corridor=CorridorState.start(settings.beta))
+        return Progress(corridor=CorridorState.start(settings.beta or 1.0))  # without corridor its own beta is not used
     found = torch.load(out / "state.pt", weights_only=True)
     learner.load_state(found["learner"])
     judge.load_state(found["judge"])

@@ -19,12 +19,7 @@ from pixelis.core.trajectory import Trajectory
 from pixelis.data.world.item import LETTERS, Item
 from pixelis.data.world.verify import verify_trajectory
 from pixelis.eval.stats import Rate, known_rate
-from pixelis.rewards.running import Running
-
-TAU_ADJACENT = 0.30
-"""Least z value of the cosine of two neighbouring steps of a composite chain."""
-LEAST_CHAIN = 3
-"""Least number of steps of one."""
+from pixelis.rewards.chains import LEAST_CHAIN, TAU_ADJACENT, Chain, composite_chains, composite_share, valid_share
 
 T = TypeVar("T")
 
@@ -63,11 +58,6 @@ def answer_in_words(item: Item, answer: str | None) -> str | None:
 # ---------------------------------------------------------------- RaPR
 
 
-def valid_share(is_valid_S: Sequence[bool]) -> float:
-    """Share of steps that are valid visual steps; 0 without steps: who only talks has not looked."""
-    return sum(map(bool, is_valid_S)) / len(is_valid_S) if len(is_valid_S) else 0.0
-
-
 def rate_of_pixel_reasoning(is_valid_NS: Iterable[Sequence[bool] | None], *, seed: int = 0) -> Rate:
     """RaPR: share of a trajectory's steps that are valid visual steps, averaged over trajectories.
 
@@ -80,64 +70,6 @@ def rate_of_pixel_reasoning(is_valid_NS: Iterable[Sequence[bool] | None], *, see
 
 
 # ---------------------------------------------------------------- RaCPR
-
-
-@dataclass(frozen=True)
-class Chain:
-    """A composite chain: steps `first` to `last`, from 0, both included."""
-
-    first: int
-    last: int
-    mean_z: float
-    """Of the cosines between its steps."""
-
-    @property
-    def length(self) -> int:
-        return self.last - self.first + 1
-
-
-def adjacent_z(cosine_P: Sequence[float], statistics: Running) -> np.ndarray:
-    """z values [P] of neighbouring steps' cosines under fixed statistics of the dev split; NaN where there is no cosine.
-
-    Args:
-        statistics: of the trajectory's task family. Where they hold fewer than two values, or values that do not differ, nothing can be
-            said: all NaN.
-    """
-    if statistics.count < 2 or not statistics.std > 0:
-        return np.full(len(cosine_P), math.nan)
-    return (np.asarray(cosine_P, float) - statistics.mean) / statistics.std
-
-
-def composite_chains(
-    is_valid_S: Sequence[bool], z_P: Sequence[float], *, least_z: float = TAU_ADJACENT, least_length: int = LEAST_CHAIN
-) -> tuple[Chain, ...]:
-    """Maximal runs of consecutive valid steps, each with its neighbour at `least_z` or above, of `least_length` steps or more.
-
-    A step without pixels (it failed, or touched nothing) has no cosine with either neighbour. NaN passes no gate, so such a step ends a
-    run and begins none; it is not stepped over.
-
-    Args:
-        z_P: z_P[k] is that of steps k and k + 1.
-
-    Raises:
-        ValueError: not one z value for each pair of neighbours.
-    """
-    if len(z_P) != max(0, len(is_valid_S) - 1):
-        raise ValueError(f"{len(is_valid_S)} steps have {max(0, len(is_valid_S) - 1)} pairs of neighbours; got {len(z_P)} z values")
-    chains, first = [], 0
-    for place in range(len(is_valid_S)):
-        goes_on = place + 1 < len(is_valid_S) and is_valid_S[place] and is_valid_S[place + 1] and z_P[place] >= least_z
-        if goes_on:
-            continue
-        if place - first + 1 >= max(2, least_length):
-            chains.append(Chain(first, place, float(np.mean(np.asarray(z_P, float)[first:place]))))
-        first = place + 1
-    return tuple(chains)
-
-
-def composite_share(num_steps: int, chains: Sequence[Chain]) -> float:
-    """Share of a trajectory's steps that belong to a composite chain; 0 without steps."""
-    return sum(chain.length for chain in chains) / num_steps if num_steps else 0.0
 
 
 @dataclass(frozen=True)

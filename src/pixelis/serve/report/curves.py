@@ -88,6 +88,7 @@ FIGURES: dict[str, tuple[Panel, ...]] = {
     ),
     "Soundness": (
         Panel(title="Valid share of steps (RaPR)", unit="share of steps", keys=("valid_share", "rapr"), is_share=True),
+        Panel(title="Steps in composite chains (RaCPR, own embeddings)", unit="share", keys=("composite_share",), is_share=True),
         Panel(title="Invalid calls", unit="share of steps", keys=("invalid",)),
         Panel(title="Rollouts with a call", unit="share of rollouts", keys=("tool_rate",), is_share=True),
     ),
