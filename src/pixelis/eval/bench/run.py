@@ -7,22 +7,14 @@ on where it stopped, and `score_bench_run` scores again from the folder alone: n
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import platform
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
-from pixelis import __version__
 from pixelis.core.errors import ConfigError, DataError
-from pixelis.core.store import RUN_FILE, RunWriter, open_run
-from pixelis.core.trajectory import PolicyInfo
+from pixelis.core.store import RunWriter, open_run
 from pixelis.eval.bench.base import BenchItem, Benchmark, by_task, groups
 from pixelis.eval.bench.media import is_there, open_ref
 from pixelis.eval.bench.report import (
@@ -36,6 +28,7 @@ from pixelis.eval.bench.report import (
     score_bench_run,
     write_file,
 )
+from pixelis.eval.runs import open_writer, run_facts
 from pixelis.policy.base import Policy, Task
 from pixelis.rollout.run import Limits, Runner
 from pixelis.tools.execute import Executor
@@ -90,9 +83,11 @@ def evaluate_bench(
     items = bench.read(folder, seed=seed)
     wanted = _wanted(items, tasks, num_per_task)
     _refuse_missing_media(bench, folder, wanted)
-    about = _describe(name, items, policy, settings, seed=seed, limits=limits)
+    digest = hashlib.sha256(item_lines(items)).hexdigest()
+    own = {"evaluation": EVALUATION, "benchmark": name, "rules": RULES, "seed": seed, "items_sha256": digest}
+    about = run_facts(policy, settings, limits=limits, **own)
     runner = Runner(policy, executor, settings=settings, limits=limits, num_parallel=num_parallel, num_parallel_calls=num_parallel_calls)
-    with _writer(Path(run_folder), about) as writer:
+    with open_writer(Path(run_folder), about) as writer:
         write_file(Path(run_folder) / ITEMS_FILE, item_lines(items))
         done = {trajectory.task_id for trajectory in open_run(run_folder).trajectories() if counts(trajectory)}
         missing = [item for item in wanted if item.id not in done]
@@ -147,40 +142,3 @@ def _run_chunk(runner: Runner, writer: RunWriter, folder: Path, items: Sequence[
                     writer.put_blob(data)
             jobs.append((Task(question=item.prompt, medium=media[key], id=item.id), seed))
         runner.run(jobs, writer)
-
-
-def _describe(
-    name: str, items: Sequence[BenchItem], policy: Policy, settings: ToolSettings, *, seed: int, limits: Limits
-) -> dict[str, Any]:  # fmt: skip
-    """Facts of the whole run, as plain JSON values."""
-    loaded = {key: sys.modules[key].__version__ for key in ("numpy", "scipy", "torch", "transformers") if key in sys.modules}
-    about = {
-        "evaluation": EVALUATION,
-        "benchmark": name,
-        "rules": RULES,
-        "seed": seed,
-        "items_sha256": hashlib.sha256(item_lines(items)).hexdigest(),
-        "policy": TypeAdapter(PolicyInfo).dump_python(policy.info, mode="json"),
-        "tool_settings": settings.model_dump(mode="json"),
-        "limits": asdict(limits),
-        "versions": {"pixelis": __version__, "python": platform.python_version(), **loaded},
-    }
-    return json.loads(json.dumps(about))
-
-
-def _writer(folder: Path, about: dict[str, Any]) -> RunWriter:
-    """Open the folder for this run: new, or begun by the same one.
-
-    Raises:
-        DataError: it holds another run; says in what they differ.
-    """
-    if not (folder / RUN_FILE).exists():
-        return RunWriter(folder, about)
-    there = open_run(folder).info
-    keys = sorted((there.keys() | about.keys()) - {"versions"})
-    differences = [
-        f"{key} {str(there.get(key))[:80]} instead of {str(about.get(key))[:80]}" for key in keys if there.get(key) != about.get(key)
-    ]
-    if differences:
-        raise DataError(f"{folder} holds another run ({'; '.join(differences)}): choose a new folder")
-    return RunWriter(folder, about, resume=True)
