@@ -56,7 +56,7 @@ def check_same(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any], 
     known, wanted = _flat(there), _flat(here)
     keys = [key for key in {**wanted, **known} if known.get(key) != wanted.get(key) and key not in may_differ]
     if keys:
-        differences = "; ".join(f"{key} {str(known.get(key))!r:.80} instead of {str(wanted.get(key))!r:.80}" for key in keys)
+        differences = "; ".join(f"{key} {known.get(key)!s:.80} instead of {wanted.get(key)!s:.80}" for key in keys)
         raise DataError(f"{folder} holds another run ({differences}): choose a new folder")
 
 
