@@ -101,6 +101,7 @@ class PrimerTable(Table):
     batch: int = Field(default=32, ge=1)
     rate: float = Field(default=2e-3, gt=0)
     matrix_rate: float = Field(default=0.02, gt=0)
+    text_share: float | None = Field(default=None, ge=0, le=1)
     mixed: bool = False
     minutes: float = Field(default=60.0, gt=0)
 

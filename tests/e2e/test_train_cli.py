@@ -143,12 +143,13 @@ def test_a_typo_in_a_recipe_is_named(tmp_path):
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*/*.toml")), ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_the_recipes_are_read(path):
-    from pixelis import config, config_train, config_ttrl, reproduce
+    from pixelis import config, config_train, config_ttrl, reproduce, study
 
     kind = {
         "cota": config_train.CotaRecipe, "sight": config_train.SightRecipe, "primer": config_train.PrimerRecipe,
         "sft": config_train.SftRecipe, "rft": config_train.RftRecipe, "ttrl": config_ttrl.AdaptRecipe,
         "ttrl_calibrate": config_ttrl.AdaptRecipe, "reproduce": reproduce.ReproduceRecipe, "eval": config.Recipe,
+        "drill": config_train.PrimerRecipe, "ablations_rft": study.StudyRecipe, "ablations_ttrl": study.StudyRecipe,
     }[path.stem]  # fmt: skip
     config.load_recipe_as(kind, path)
 

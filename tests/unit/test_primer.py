@@ -135,3 +135,7 @@ def test_the_first_lessons_have_no_picture_and_the_next_little_in_it():
         assert {placed.image.sha256 for k in range(40) for placed in lessons.example(k, share=share).images} == wanted
     with pytest.raises(DataError, match="at most 2"):
         Lessons([crowd], refs[1:], CHAT, 3)
+    drills = Lessons([VIEW, crowd], refs, CHAT, 3, text_share=1.0)
+    assert not any(drills.example(k, share=share).images for k in range(20) for share in (0.0, 1.0))
+    views_only = Lessons([VIEW, crowd], refs, CHAT, 3, text_share=0.0)
+    assert {placed.image.sha256 for k in range(20) for placed in views_only.example(k, share=0.0).images} == {"little", "much"}

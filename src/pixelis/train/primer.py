@@ -147,8 +147,7 @@ def without_picture(rng: np.random.Generator, *, num_questions: int = 8) -> Dial
         _sum,
         _sum,
         _difference,
-        _compare,
-        _compare,
+        *[_compare] * 5,  # a quarter of all families decide by it
         _most,
         _letter,
         _small,
@@ -313,12 +312,14 @@ class Lessons:
 
     Args:
         refs: how the model knows each view.
+        text_share: of dialogues without a picture, beside views of any kind; None begins with little, as the stages have it.
     """
 
     views: Sequence[View]
     refs: Sequence[ImageRef]
     chat: ChatFormat
     seed: int
+    text_share: float | None = None
 
     def __post_init__(self) -> None:
         """Raises: DataError: a stage finds no view that is simple enough."""
@@ -332,6 +333,8 @@ class Lessons:
     def example(self, number: int, *, share: float = 1.0) -> Example:
         """Example `number`, as it is at a share of the run."""
         _, most, text_share = next(stage for stage in STAGES if share <= stage[0])
+        if self.text_share is not None:
+            most, text_share = STAGES[-1][1], self.text_share
         rng = np.random.default_rng([self.seed, number])
         if rng.random() < text_share:
             return pack_dialogue(without_picture(rng), self.chat)

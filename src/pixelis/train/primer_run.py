@@ -38,6 +38,8 @@ class PrimerSettings:
     batch: int = 32
     rate: float = 2e-3
     matrix_rate: float = 0.02
+    text_share: float | None = None
+    """See `Lessons`."""
     mixed: bool = False
     """Matrix products in bfloat16; see `Learner`."""
     seed: int = 0
@@ -67,7 +69,7 @@ def run_primer(
         loaded.model, bank.features, lambda_aux=0.0, smoothing=0.0, rate=settings.rate, matrix_rate=settings.matrix_rate,
         mixed=settings.mixed, seed=settings.seed,
     )  # fmt: skip
-    lessons = Lessons(views, refs[: len(views)], chat, settings.seed)
+    lessons = Lessons(views, refs[: len(views)], chat, settings.seed, settings.text_share)
     dev_lessons = Lessons(dev, refs[len(views) :], chat, DEV_SEED)
     dev_dose = Dose.plain([dev_lessons.example(k) for k in range(64)])
     started, recent = time.monotonic(), []
