@@ -80,6 +80,14 @@ def test_every_answer_without_a_picture_is_true():
             elif question.startswith("Found"):
                 found, asked = re.findall(r"left|right|above|below", question)
                 assert answer.endswith("yes." if found == asked else "no.")
+            elif question.endswith("Which way?"):
+                one, two = [json.loads(box) for box in re.findall(r"\[[\d, ]+\]", question)]
+                dx, dy = two[0] - one[0], two[1] - one[1]
+                assert answer.endswith(
+                    {(1, 1): "right.", (1, 0): "left.", (0, 1): "down.", (0, 0): "up."}[
+                        abs(dx) > abs(dy), (dx if abs(dx) > abs(dy) else dy) > 0
+                    ]
+                )
             elif question.endswith("The next?"):
                 *boxes, tried = [json.loads(box) for box in re.findall(r"\[[\d, ]+\]", question)]
                 after = boxes[boxes.index(tried) + 1 :]

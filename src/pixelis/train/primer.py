@@ -156,6 +156,8 @@ def without_picture(rng: np.random.Generator, *, num_questions: int = 8) -> Dial
         _repeat,
         _cell,
         _place,
+        _way,
+        _way,
         _same,
         _next,
     )
@@ -241,6 +243,19 @@ def _place(rng: np.random.Generator) -> tuple[str, str]:
     x0, y0, x1, y1 = box = _box(rng)
     place = f"{'top' if y0 + y1 < 1000 else 'bottom'} {'left' if x0 + x1 < 1000 else 'right'}"
     return f"It ends at {box}.", f"It ends at {box}: {place}."
+
+
+def _way(rng: np.random.Generator) -> tuple[str, str]:
+    """Which way a track went between two of its boxes."""
+    x0, y0, x1, y1 = box = _box(rng)
+    far, aside = int(rng.integers(20, 300)) * int(rng.choice([-1, 1])), int(rng.integers(-8, 9))
+    is_across = rng.random() < 0.5
+    dx, dy = (far, aside) if is_across else (aside, far)
+    then = [x0 + dx, y0 + dy, x1 + dx, y1 + dy]
+    if min(then) < 0 or max(then) > 999:
+        return _way(rng)
+    way = ("right" if far > 0 else "left") if is_across else ("down" if far > 0 else "up")
+    return f"Then {box}, then {then}. Which way?", f"From {box} to {then}: {way}."
 
 
 def _most(rng: np.random.Generator) -> tuple[str, str]:

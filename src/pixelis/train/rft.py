@@ -111,11 +111,11 @@ def one_update(
         sight = _sight(learner, seen, measured) if progress.update % settings.probe_every == 0 else None  # before the weights move
         if sight is not None and sight < LEAST_SIGHT:
             raise DataError(f"without pixels the policy says the same (log p moves by {sight:.5f} nats): it is blind; look at the features")
-        clock.lap("score")
         seed = settings.seed + 1000 * progress.update
         parts = judge.judge(seen, seed=seed)
         composite = float(np.mean([judge.composite_share(one) for one in seen]))
         groups, gain = _compare(seen, parts, settings)
+        clock.lap("score")
         mismatch = sampler_mismatch([one.trajectory for one in seen], measured)
         is_held = mismatch > settings.max_mismatch
         progress.num_blocked = progress.num_blocked + 1 if is_held else 0
