@@ -58,10 +58,11 @@ def _serve(wanted: AdaptRecipe, folder: Path, checkpoint: str, *, log: Any, has_
     from pixelis.tools.toolbox import resolved
     from pixelis.train.corridor import CorridorSettings
     from pixelis.train.start import load_learner
-    from pixelis.ttrl.adapt import Adapter, run_adapt
+    from pixelis.ttrl.adapt import run_adapt
     from pixelis.ttrl.decide import DecisionSettings
     from pixelis.ttrl.fit import canaries, read_calibration
     from pixelis.ttrl.insight import Insight
+    from pixelis.ttrl.serving import Adapter
     from pixelis.ttrl.state import AdaptSettings
     from pixelis.ttrl.stream import WorldStream, parse_segments
     from pixelis.ttrl.vote import Weighing
@@ -79,7 +80,8 @@ def _serve(wanted: AdaptRecipe, folder: Path, checkpoint: str, *, log: Any, has_
         quantile=fitted.quantile,
     )
     corridor = CorridorSettings(**wanted.corridor.model_dump())
-    settings = AdaptSettings(**wanted.adapt.model_dump(), seed=wanted.seed, decision=decision, corridor=corridor)
+    tables = wanted.adapt.model_dump() | wanted.serve.model_dump()
+    settings = AdaptSettings(**tables, seed=wanted.seed, decision=decision, corridor=corridor)
     table = wanted.stream
     stream = WorldStream(parse_segments(table.segments), table.split, table.seed, table.first, table.order_seed, table.families)
     loaded = load_learner(where, wanted.lora, adapter=wanted.adapter, dtype=wanted.dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,11 +19,20 @@ if TYPE_CHECKING:
     from pixelis.config import Recipe
     from pixelis.eval.report import Report
     from pixelis.eval.scores import ItemScore
+    from pixelis.eval.sweep import Sweep
 
 app = typer.Typer(help="Examine a policy: answers, and how they were obtained, with 95 % intervals.", no_args_is_help=True)
 out = Console(highlight=False, soft_wrap=True, markup=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
+PolicyOption = Annotated[str | None, typer.Option(help="Which policy answers, as in pixelis ask.")]
+ModelOption = Annotated[str | None, typer.Option(help="endpoint: the model's name; vlm: a checkpoint folder.")]
+RecipeOption = Annotated[Path | None, typer.Option(help="A TOML recipe: policy, tools, limits, seed.")]
+SplitOption = Annotated[str, typer.Option(help="train, dev, dev-cal or test.")]
+SeedOption = Annotated[int | None, typer.Option(help="Of items, policy and statistics.")]
+FamilyOption = Annotated[list[str] | None, typer.Option(help="Only this question family; may be given several times.")]
+ParallelOption = Annotated[int, typer.Option(min=1, help="Trajectories under way at once; fewer on a busy machine.")]
+SweepFolder = Annotated[Path, typer.Option("--out", help="Where runs and numbers are left; what is done there is not done again.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]
 
 
@@ -32,18 +41,18 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print machine-readable J
     "pixelis eval pixelworld --policy vlm --model FOLDER --shift lighting:3 --run runs/dark --compare runs/plain"
 )
 def pixelworld(
-    policy: Annotated[str | None, typer.Option(help="Which policy answers, as in pixelis ask.")] = None,
-    model: Annotated[str | None, typer.Option(help="endpoint: the model's name; vlm: a checkpoint folder.")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="A TOML recipe: policy, tools, limits, seed.")] = None,
-    split: Annotated[str, typer.Option(help="train, dev, dev-cal or test.")] = "test",
+    policy: PolicyOption = None,
+    model: ModelOption = None,
+    recipe: RecipeOption = None,
+    split: SplitOption = "test",
     seed: Annotated[int | None, typer.Option(help="Any seed gives a fresh set of the same distribution.")] = None,
     items: Annotated[int, typer.Option(min=1, help="How many items.")] = 1000,
     first: Annotated[int, typer.Option(min=0, help="Number of the first item.")] = 0,
     shift: Annotated[str | None, typer.Option(help="lighting, motion, noise, occlusion or compression, and a severity: noise:3.")] = None,
-    family: Annotated[list[str] | None, typer.Option(help="Only this question family; may be given several times.")] = None,
+    family: FamilyOption = None,
     no_tools: Annotated[bool, typer.Option("--no-tools", help="All six tools answer with a typed empty result.")] = False,
     run: Annotated[Path | None, typer.Option(help="Where to leave trajectories and scores; a run begun there goes on.")] = None,
-    parallel: Annotated[int, typer.Option(min=1, help="Trajectories under way at once; fewer on a busy machine.")] = 8,
+    parallel: ParallelOption = 8,
     media: Annotated[bool, typer.Option("--media/--no-media", help="Keep the media in the run, for view and replay.")] = True,
     compare: Annotated[Path | None, typer.Option(help="Another run on the same items: paired permutation tests against it.")] = None,
     as_json: JsonFlag = False,
@@ -129,9 +138,9 @@ def bench(
     name: Annotated[str, typer.Argument(help="vstar, mmbench, mvbench, infographicvqa, videommmu or vsibench.")],
     folder: Annotated[Path, typer.Argument(help="Where its published files lie; when some are missing, which ones is said.")],
     run: Annotated[Path, typer.Option(help="Where to leave trajectories and scores; a run begun there goes on.")],
-    policy: Annotated[str | None, typer.Option(help="Which policy answers, as in pixelis ask.")] = None,
-    model: Annotated[str | None, typer.Option(help="endpoint: the model's name; vlm: a checkpoint folder.")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="A TOML recipe: policy, tools, limits, seed.")] = None,
+    policy: PolicyOption = None,
+    model: ModelOption = None,
+    recipe: RecipeOption = None,
     task: Annotated[list[str] | None, typer.Option(help="Only this task; may be given several times.")] = None,
     per_task: Annotated[int | None, typer.Option(min=1, help="So many items of each task.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the policy, and of shuffled options.")] = None,
@@ -184,6 +193,130 @@ def hacks(run: Annotated[Path, typer.Argument(help="The folder of a PixelWorld e
     else:
         out.print(hacks_text(found))
     raise typer.Exit(0 if all(hack.passes for hack in found) else 1)
+
+
+@app.command(
+    epilog="Example:  pixelis eval robustness --policy planner --items 100 --shifts noise,lighting --severities 1,3,5 --out runs/grid"
+)
+def robustness(
+    folder: SweepFolder,
+    policy: PolicyOption = None,
+    model: ModelOption = None,
+    recipe: RecipeOption = None,
+    split: SplitOption = "test",
+    items: Annotated[int, typer.Option(min=1, help="How many items, the same in every cell.")] = 200,
+    seed: SeedOption = None,
+    shifts: Annotated[str, typer.Option(help="Kinds, with commas; all five when left out.")] = "",
+    severities: Annotated[str, typer.Option(help="From 1 to 5, with commas.")] = "1,2,3,4,5",
+    family: FamilyOption = None,
+    plans: Annotated[int, typer.Option(min=0, help="So many clean plans are made again on each shift's media, for PRC.")] = 50,
+    parallel: ParallelOption = 8,
+    as_json: JsonFlag = False,
+) -> None:
+    """The same items clean and under every shift at every severity: what breaks, and how soon."""
+    from pixelis.agent import make_executor
+    from pixelis.eval.robustness import grid_shifts, grid_text
+    from pixelis.eval.robustness_run import ROBUSTNESS, robustness_json, run_robustness
+
+    wanted = _recipe(recipe, policy, model, seed, no_tools=False)
+    chosen = grid_shifts(*_kinds_and_severities(shifts, severities))
+    with _sweep(ROBUSTNESS, wanted, folder, split, items, family, parallel) as sweep, _progress_line("grid") as progress:
+        found = run_robustness(sweep, make_executor(wanted.tools), chosen, num_plans=plans, progress=progress)
+    _print(robustness_json(found), lambda: f"{grid_text(found.grid)}\n\nin {folder}; draw it: pixelis report {folder}", as_json)
+
+
+@app.command(epilog="Example:  pixelis eval necessity --policy nano-sft --items 400 --out runs/necessity")
+def necessity(
+    folder: SweepFolder,
+    policy: PolicyOption = None,
+    model: ModelOption = None,
+    recipe: RecipeOption = None,
+    split: SplitOption = "test",
+    items: Annotated[int, typer.Option(min=1, help="How many items, the same under every condition.")] = 200,
+    seed: SeedOption = None,
+    family: FamilyOption = None,
+    degraded: Annotated[bool, typer.Option("--degraded/--no-degraded", help="Also make each tool see badly, in turn.")] = True,
+    strength: Annotated[float, typer.Option(min=0, max=1, help="How badly: the share of its sides by which a box is moved.")] = 0.25,
+    subsets: Annotated[Path | None, typer.Option(help="subsets.json that an earlier run froze: its items as a group of their own.")] = None,
+    parallel: ParallelOption = 8,
+    as_json: JsonFlag = False,
+) -> None:
+    """The same items with each tool off, and degraded: which tool matters where; freezes which items turned on which tool."""
+    from pixelis.eval.degrade import Blur
+    from pixelis.eval.necessity import OFF, WAYS, necessity_text
+    from pixelis.eval.necessity_run import NECESSITY, necessities_json, run_necessity
+    from pixelis.tools.toolbox import build_toolbox
+
+    wanted = _recipe(recipe, policy, model, seed, no_tools=False)
+    if wanted.tools.disabled:
+        raise ConfigError(f"{recipe}: tools.disabled is {list(wanted.tools.disabled)}; the comparison is with all tools on: leave it out")
+    with _sweep(NECESSITY, wanted, folder, split, items, family, parallel) as sweep, _progress_line("conditions") as progress:
+        blur = Blur(strength=strength, seed=wanted.seed)
+        ways = WAYS if degraded else (OFF,)
+        found = run_necessity(sweep, build_toolbox(wanted.tools), ways=ways, blur=blur, subsets=subsets, progress=progress)
+    _print(necessities_json(found), lambda: f"{necessity_text(found.found)}\n\nin {folder}; draw it: pixelis report {folder}", as_json)
+
+
+@app.command(epilog="Example:  pixelis eval failures runs/test")
+def failures(
+    run: Annotated[Path, typer.Argument(help="The folder of a PixelWorld evaluation.")],
+    examples: Annotated[int, typer.Option(min=0, help="So many of the worst failures of each mode are named.")] = 6,
+    as_json: JsonFlag = False,
+) -> None:
+    """Sort failures by what is hard about their items; leaves failures.json in the run, and the report then shows a gallery."""
+    from pixelis.eval.failures import audit_text
+    from pixelis.eval.failures_run import FAILURES_FILE, audit_run
+
+    modes = audit_run(run, num_worst=examples)
+    _print(
+        json.loads((run / FAILURES_FILE).read_bytes()),
+        lambda: f"{audit_text(modes)}\n\nthe worst are named in {run / FAILURES_FILE}",
+        as_json,
+    )
+
+
+def _kinds_and_severities(shifts: str, severities: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """What `--shifts a,b` and `--severities 1,3` ask for."""
+    from pixelis.data.world.shifts import SHIFTS
+
+    words = [word.strip() for word in severities.split(",") if word.strip()]
+    if not all(word.isdecimal() for word in words):
+        raise ConfigError(f"--severities {severities!r}: write numbers from 1 to 5 with commas between them, as 1,3,5")
+    return tuple(word.strip() for word in shifts.split(",") if word.strip()) or SHIFTS, tuple(map(int, words))
+
+
+@contextmanager
+def _sweep(kind: str, recipe: Recipe, folder: Path, split: str, items: int, family: list[str] | None, parallel: int) -> Iterator[Sweep]:
+    """A policy that answers the same items again and again, closed at the end."""
+    from pixelis.agent import make_policy
+    from pixelis.eval.pixelworld import ItemSet
+    from pixelis.eval.sweep import Sweep
+    from pixelis.rollout.run import Limits
+
+    wanted = ItemSet(split=split, seed=recipe.seed, families=tuple(family or ()))
+    limits = Limits(max_steps=recipe.limits.max_steps, max_seconds=recipe.limits.max_seconds)
+    policy = make_policy(recipe.policy)
+    try:
+        yield Sweep(
+            kind=kind,
+            policy=policy,
+            items=wanted,
+            first=0,
+            num_items=items,
+            folder=folder,
+            settings=recipe.tools,
+            limits=limits,
+            num_parallel=parallel,
+        )
+    finally:
+        policy.close()
+
+
+def _print(values: dict[str, Any], text: Callable[[], str], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(values, indent=1))
+    else:
+        out.print(text())
 
 
 def report(

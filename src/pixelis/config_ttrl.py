@@ -38,6 +38,13 @@ class AdaptTable(Table):
     num_parallel: int = Field(default=8, ge=1)
 
 
+class ServeTable(Table):
+    """When an update serves; see `pixelis.ttrl.state.AdaptSettings`."""
+
+    lag: int = Field(default=0, ge=0)
+    deadline_s: float = Field(default=600.0, gt=0)
+
+
 class VoteTable(Table):
     """See `pixelis.ttrl.decide.DecisionSettings`."""
 
@@ -66,5 +73,6 @@ class AdaptRecipe(Table):
     num_canaries: int = Field(default=16, ge=0)
     stream: StreamTable
     adapt: AdaptTable = AdaptTable()
+    serve: ServeTable = ServeTable()
     vote: VoteTable = VoteTable()
     corridor: CorridorTable = CorridorTable()

@@ -15,11 +15,11 @@ from pixelis.core.ops import Attribute, OcrOutput, PropOutput, Segment, TempOutp
 from pixelis.ttrl.abstain import abstain, conformal_quantile
 from pixelis.ttrl.calibrate import CALIBRATORS, calibrated, confidence_logits, expected_calibration_error, fit_calibrator
 from pixelis.ttrl.decide import DecisionSettings, credit, decide
-from pixelis.ttrl.evidence import Evidence, likeness
+from pixelis.ttrl.evidence import Evidence, likeness, paired_iou
 from pixelis.ttrl.facts import NeighbourFacts, QueryFacts, RolloutFacts, dump_facts, load_facts
 from pixelis.ttrl.reliability import Cast, full, one_coin
 from pixelis.ttrl.returns import kept
-from pixelis.ttrl.similarity import aligned_mean, op_similarity, similarity, soft_dtw
+from pixelis.ttrl.similarity import aligned_mean, aligned_means, op_similarity, similarities, similarity, soft_dtw, soft_dtws
 from pixelis.ttrl.value import ValueState
 from pixelis.ttrl.vote import Voter, borda, count, weighted
 
@@ -30,6 +30,8 @@ LABELS = ("3", "4", "7", "red")
 
 corner = st.integers(0, 8).map(float)
 boxes = st.builds(lambda x, y, w, h: Box(x, y, x + w + 1, y + h + 1), corner, corner, corner, corner)
+loose_boxes = st.builds(Box, *[st.floats(-5, 20)] * 4)
+"""Empty and inverted ones among them."""
 words = st.sampled_from(["exit", "exist", "platform 9", "9", ""])
 segments = st.builds(lambda start, length: Segment(start_s=start, end_s=start + length, score=0.5), st.floats(0, 5), st.floats(0.1, 3))
 attributes = st.builds(
@@ -337,3 +339,54 @@ def test_ece_is_in_range_and_blind_to_copies(rows, num_bins):
     value = expected_calibration_error(confidence, right, num_bins=num_bins)
     assert 0 <= value <= 1
     assert expected_calibration_error(np.tile(confidence, 2), np.tile(right, 2), num_bins=num_bins) == pytest.approx(value)
+
+
+# ---------------------------------------------------------------- many at once
+
+
+def one_by_one(cost_AB, temperature):
+    """Soft-DTW cell by cell, one pair at a time: how it reads in the paper."""
+    num_a, num_b = cost_AB.shape
+    total = np.full((num_a + 2, num_b + 2), np.inf)
+    total[0, 0] = 0.0
+    for i in range(1, num_a + 1):
+        for j in range(1, num_b + 1):
+            before = np.array([total[i - 1, j - 1], total[i - 1, j], total[i, j - 1]])
+            least = before.min()
+            total[i, j] = cost_AB[i - 1, j - 1] + least - temperature * np.log(np.exp((least - before) / temperature).sum())
+    passes = np.zeros((num_a + 2, num_b + 2))
+    passes[num_a, num_b] = 1.0
+    for i in range(num_a, 0, -1):
+        for j in range(num_b, 0, -1):
+            for k, m in ((i + 1, j + 1), (i + 1, j), (i, j + 1)):
+                if k <= num_a and m <= num_b:
+                    passes[i, j] += passes[k, m] * np.exp((total[k, m] - cost_AB[k - 1, m - 1] - total[i, j]) / temperature)
+    return float(total[num_a, num_b]), passes[1:-1, 1:-1]
+
+
+matrices = st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(0, 999)).map(
+    lambda parts: np.random.default_rng(parts[2]).random(parts[:2])
+)
+
+
+@few
+@given(st.lists(matrices, min_size=1, max_size=4), st.sampled_from([0.01, 0.2, 3.0]))
+def test_pairs_aligned_together_are_aligned_as_alone_to_the_last_bit(costs, temperature):
+    values, alignments = soft_dtws(costs, temperature)
+    for cost_AB, value, alignment_AB in zip(costs, values, alignments, strict=True):
+        alone, passes_AB = one_by_one(cost_AB, temperature)
+        assert value == alone and np.array_equal(alignment_AB, passes_AB)
+    assert aligned_means(costs, temperature) == [aligned_mean(cost_AB, temperature) for cost_AB in costs]
+
+
+@few
+@given(st.lists(chains, max_size=4), chains)
+def test_similarities_to_one_are_those_of_each_pair(several, one):
+    assert similarities(several, one) == [similarity(each, one) for each in several]
+
+
+@few
+@given(st.lists(st.tuples(loose_boxes, loose_boxes), min_size=1, max_size=6))
+def test_boxes_in_pairs_overlap_as_one_by_one_to_the_last_bit(pairs):
+    a_N4, b_N4 = (np.array([box.as_tuple() for box in side]) for side in zip(*pairs, strict=True))
+    assert paired_iou(a_N4, b_N4).tolist() == [a.iou(b) for a, b in pairs]

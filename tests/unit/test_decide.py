@@ -18,7 +18,7 @@ from pixelis.ttrl.calibrate import Temperature
 from pixelis.ttrl.decide import Credit, Decision, DecisionSettings, credit, decide, dump, load
 from pixelis.ttrl.evidence import Evidence
 from pixelis.ttrl.exemplar import choose_exemplar, exemplar_scores
-from pixelis.ttrl.facts import NeighbourFacts, QueryFacts, RolloutFacts, dump_facts, label_of, load_facts, rollout_facts
+from pixelis.ttrl.facts import NeighbourFacts, QueryFacts, RolloutFacts, dump_facts, in_words, label_of, load_facts, rollout_facts
 from pixelis.ttrl.reliability import Cast
 from pixelis.ttrl.returns import advantages, is_repeat, kept, returns
 from pixelis.ttrl.value import ValueState, ema, neighbourhood_value, value_weight
@@ -139,6 +139,13 @@ def test_labels():
         assert label_of(said, options) == "B"
     assert label_of("A", options) == "A" and label_of("green one", options) == "C"
     assert label_of("D", options) == "d" and label_of("purple", options) == "purple"
+
+
+def test_answers_in_words():
+    options = ("red", "blue")
+    for said in ("B", "(b)", "B. blue", "Blue"):
+        assert in_words(said, options) == "blue"
+    assert in_words("D", options) == "D" and in_words("B") == "B" and in_words(None, options) is None and in_words(" ", options) == " "
 
 
 def test_facts_of_a_trajectory():

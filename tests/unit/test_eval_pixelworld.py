@@ -233,7 +233,7 @@ def test_shifted_items_and_other_splits_are_made_again_from_run_json(tmp_path):
     ("options", "says"),
     [
         ({"seed": 1}, "items.seed 0 instead of 1"),
-        ({"shift": Shift("noise", 1)}, "items.shift None instead of 'noise:1'"),
+        ({"shift": Shift("noise", 1)}, "items.shift None instead of noise:1"),
         ({"families": ("count",)}, "items.families"),
         ({"settings": ToolSettings(disabled=OPS)}, "tool_settings.disabled"),
     ],

@@ -27,7 +27,7 @@ from pixelis.core.ops import (
 from pixelis.core.trajectory import PolicyInfo, Step, Trajectory
 from pixelis.ttrl.evidence import Evidence, agreement, evidence_of, is_comparable, is_match, likeness
 from pixelis.ttrl.fidelity import fidelities, majority, visual_fidelity
-from pixelis.ttrl.similarity import aligned_mean, footprint_similarity, op_similarity, similarity, soft_dtw, trajectory_similarity
+from pixelis.ttrl.similarity import aligned_mean, footprint_similarities, op_similarity, similarity, soft_dtw, trajectory_similarity
 
 BOX = Box(0, 0, 10, 10)
 HALF = Box(0, 0, 10, 5)
@@ -244,7 +244,7 @@ def test_sim_by_hand():
     a, b = [zoom(), ocr("text", box=AWAY)], [zoom(HALF), ocr("text", box=AWAY)]
     detour = math.exp(-1 / 0.2) / (1 + 2 * math.exp(-1 / 0.2))
     between, own = 1.5 / (2 + 2 * detour), 2 / (2 + 2 * detour)
-    assert footprint_similarity(a, b) == pytest.approx(between / own) == pytest.approx(0.75)
+    assert footprint_similarities([a], b)[0] == pytest.approx(between / own) == pytest.approx(0.75)
     assert similarity(a, b) == pytest.approx(0.5 + 0.375)
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import threading
+from collections import defaultdict
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -11,25 +15,31 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from pixelis.agent import make_executor
+from pixelis.config_train import LoraTable
 from pixelis.core.errors import ConfigError, DataError
 from pixelis.policy.prompt import Prompting
 from pixelis.policy.vlm import VlmPolicy
 from pixelis.policy.vlm_load import load_checkpoint
 from pixelis.policy.vlm_make import make_checkpoint
 from pixelis.retrieval.keys import KeySpec
-from pixelis.retrieval.memory import read_memory
+from pixelis.retrieval.memory import open_memory, read_memory
 from pixelis.tools.settings import ToolSettings
 from pixelis.tools.toolbox import resolved
+from pixelis.train.corridor import CorridorState, regulate
 from pixelis.train.grpo import kl_of
+from pixelis.train.learner import learning_of
 from pixelis.train.start import load_learner
 from pixelis.train.vocabulary import make_vocabulary
 from pixelis.ttrl import learn as update
-from pixelis.ttrl.adapt import Adapter, run_adapt
-from pixelis.ttrl.decide import Decision, DecisionSettings
+from pixelis.ttrl.adapt import run_adapt
+from pixelis.ttrl.decide import Decision, DecisionSettings, credit
 from pixelis.ttrl.fit import check_decisions, fit, read_calibration, read_records
 from pixelis.ttrl.losses import token_shares, ttrl_loss
+from pixelis.ttrl.serving import Adapter
 from pixelis.ttrl.state import METRICS_FILE, QUERIES_FILE, STATE_FILE, AdaptSettings
 from pixelis.ttrl.stream import Segment, WorldStream, parse_segments
+from pixelis.ttrl.value import ValueState
+from pixelis.ttrl.worker import Inline, Twin, UpdateFailed, Worker, without_dropout
 
 # ---------------------------------------------------------------- the loss
 
@@ -114,7 +124,7 @@ class Killed(Exception):
     pass
 
 
-def run(born, out, settings=SETTINGS, *, audit=STREAM, kill_at=None, stream=STREAM, canary=None):
+def run(born, out, settings=SETTINGS, *, audit=STREAM, kill_at=None, stream=STREAM, canary=None, kind=Hearing, updates=None):
     tools = resolved(ToolSettings())
     policy = VlmPolicy(load_learner(born), max_new_tokens=10)
 
@@ -123,7 +133,7 @@ def run(born, out, settings=SETTINGS, *, audit=STREAM, kill_at=None, stream=STRE
             raise Killed
 
     def serving(memory):
-        return Hearing(policy, make_executor(tools), tools, settings, memory=memory, canary=canary)
+        return kind(policy, make_executor(tools), tools, settings, memory=memory, canary=canary, updates=updates)
 
     try:
         spec = KeySpec(text_dim=SIZES["hidden"], pixel_dim=8, omega=settings.omega)
@@ -223,3 +233,174 @@ def test_other_settings_and_damage_are_refused(born, whole, tmp_path):
     (tmp_path / "half" / STATE_FILE).write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"state\.pt: cannot be read"):
         run(born, tmp_path / "half")
+
+
+def test_between_answers_the_paper_s_steps_are_taken_one_after_another(born, whole, tmp_path):
+    """Lag 0 against a loop written down step by step."""
+    tools, decided = resolved(ToolSettings()), []
+    policy = VlmPolicy(load_learner(born), max_new_tokens=10)
+    with closing(policy), open_memory(tmp_path / "memory", KeySpec(text_dim=SIZES["hidden"], pixel_dim=8, omega=0.0)) as memory:
+        adapter = Hearing(policy, make_executor(tools), tools, SETTINGS, memory=memory)
+        value, corridor = ValueState(), CorridorState.start(SETTINGS.beta)
+        for number in range(3):
+            with STREAM.open(number) as query:
+                served = adapter.serve(query, number)
+                decided.append(served.decision)
+                earned, value = credit(served.facts, served.decision, value, SETTINGS.decision)
+                with policy.paused():
+                    parts = zip(served.rolled, earned.is_kept, earned.advantages, strict=True)
+                    lessons = [
+                        update.Lesson(r.example, r.measured.logp_N, r.measured.anchor_logp_N, a) for r, is_kept, a in parts if is_kept
+                    ]
+                    outcome = update.learn(adapter.learner, lessons, is_masked=earned.is_masked, beta=corridor.beta, canary=None)
+                    adapter.learner.follow(SETTINGS.ema)
+                corridor = regulate(corridor, outcome.kl, SETTINGS.corridor)
+                memory.add(adapter.item(served, query))
+        assert [record.decision for record in read_records(whole)] == decided
+        assert lines(whole)[-1]["beta"] == corridor.beta
+        after = weights_of(whole / "policy")
+        assert all(torch.equal(value, after[name]) for name, value in policy.checkpoint.model.named_parameters())
+
+
+# ---------------------------------------------------------------- a worker beside serving
+
+LATE = replace(SETTINGS, lag=1)
+LONGER = WorldStream((Segment(4),), split="dev", families=("no_tool",))
+
+
+def digest(values):
+    return hashlib.sha256(b"".join(values[name].numpy().tobytes() for name in sorted(values))).hexdigest()
+
+
+class Noted:
+    """A student that notes the weights after every update, and says when it has taken one."""
+
+    def __init__(self, student, fails_at=None):
+        self._student, self._fails_at = student, fails_at
+        self.after, self.taken = {}, defaultdict(threading.Event)
+        self.start = digest(learning_of(student.learner.model))
+
+    def take(self, job):
+        if job.number == self._fails_at:
+            raise ZeroDivisionError("in the update")
+        done = self._student.take(job)
+        self.after[job.number] = digest(done.weights.learner["model"])
+        self.taken[job.number].set()
+        return done
+
+    def restore(self, weights, corridor):
+        self._student.restore(weights, corridor)
+
+
+class Watched(Hearing):
+    """Notes the weights that answer; no answer ends before the update beside it has."""
+
+    def serve(self, query, number, writer=None):
+        before = digest(learning_of(self.policy.checkpoint.model))
+        served = super().serve(query, number, writer)
+        if number:
+            assert self.updates.student.taken[number - 1].wait(60)
+        assert digest(learning_of(self.policy.checkpoint.model)) == before  # nothing was swapped while it answered
+        self.answered = [*getattr(self, "answered", []), before]
+        return served
+
+
+def rows_of(folder):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in lines(folder)]
+
+
+def is_same_run(one, two):
+    return (
+        is_equal(one, two)
+        and (one / QUERIES_FILE).read_bytes() == (two / QUERIES_FILE).read_bytes()
+        and (one / "audit.jsonl").read_bytes() == (two / "audit.jsonl").read_bytes()
+        and rows_of(one) == rows_of(two)
+    )
+
+
+@pytest.fixture(scope="module")
+def beside(born, tmp_path_factory):
+    """A run with a worker, and what was noted of its weights."""
+    seen = {}
+
+    class Kept(Watched):
+        def close(self):
+            super().close()
+            seen.update(answered=self.answered, start=self.updates.student.start, after=self.updates.student.after)
+
+    out = tmp_path_factory.mktemp("ttrl") / "beside"
+    worker = lambda student: Worker(Noted(student), deadline_s=60)  # noqa: E731
+    return run(born, out, LATE, audit=LONGER, stream=LONGER, kind=Kept, updates=worker), seen
+
+
+def test_the_lag_alone_says_which_weights_answer(beside):
+    out, seen = beside
+    assert seen["answered"] == [seen["start"], seen["start"], seen["after"][0], seen["after"][1]]
+    assert len({seen["start"], *seen["after"].values()}) == 5  # every update moved something
+    assert [row["query"] for row in lines(out)] == [0, 1, 2, 3]
+
+
+def test_a_worker_gives_the_bytes_of_updates_one_after_another(born, beside, tmp_path):
+    assert is_same_run(run(born, tmp_path / "inline", LATE, audit=LONGER, stream=LONGER, updates=Inline), beside[0])
+    assert is_same_run(run(born, tmp_path / "again", LATE, audit=LONGER, stream=LONGER), beside[0])
+
+
+def test_a_worker_s_run_that_was_killed_goes_on_to_the_same_bytes(born, beside, tmp_path):
+    class Dying(Hearing):
+        def serve(self, query, number, writer=None):
+            served = super().serve(query, number, writer)
+            if number == 2:
+                raise Killed  # sampled and written, not yet decided on the disk; an update is under way
+            return served
+
+    with pytest.raises(Killed):
+        run(born, tmp_path / "run", LATE, audit=LONGER, stream=LONGER, kind=Dying)
+    assert len(lines(tmp_path / "run")) == 1  # the line of the last answer waits for its update
+    assert is_same_run(run(born, tmp_path / "run", LATE, audit=LONGER, stream=LONGER), beside[0])
+
+
+def test_a_worker_s_run_that_was_killed_at_its_last_line_goes_on(born, beside, tmp_path):
+    with pytest.raises(Killed):
+        run(born, tmp_path / "run", LATE, audit=LONGER, stream=LONGER, kill_at=3)
+    assert is_same_run(run(born, tmp_path / "run", LATE, audit=LONGER, stream=LONGER), beside[0])
+
+
+def test_a_harmful_update_of_a_worker_is_taken_back_and_serving_goes_on(born, tmp_path, monkeypatch):
+    monkeypatch.setattr(update.learn, "__kwdefaults__", {**update.learn.__kwdefaults__, "most_kl": -1.0})
+    out = run(born, tmp_path / "back", LATE)
+    assert [bool(row["rolled_back"]) for row in lines(out)] == [True] * 3 and lines(out)[-1]["num_rolled_back"] == 3
+    before, after = weights_of(born), weights_of(out / "policy")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_worker_s_mistake_is_raised_with_its_query(born, tmp_path):
+    worker = lambda student: Worker(Noted(student, fails_at=1), deadline_s=60)  # noqa: E731
+    with pytest.raises(UpdateFailed, match=r"the update of query 1:.* ZeroDivisionError: in the update"):
+        run(born, tmp_path / "run", LATE, audit=LONGER, stream=LONGER, updates=worker)
+    assert [row["query"] for row in lines(tmp_path / "run")] == [0]
+    run(born, tmp_path / "run", LATE, audit=LONGER, stream=LONGER)  # what was answered is kept, and goes on
+    assert len(lines(tmp_path / "run")) == 4
+
+
+def test_a_twin_shares_what_never_moves(born):
+    policy = VlmPolicy(load_learner(born), max_new_tokens=10)
+    with closing(policy):
+        policy.checkpoint.base.model.visual.requires_grad_(False)
+        twin = Twin.of(policy)
+        own, copies = dict(policy.checkpoint.model.named_parameters()), dict(twin.checkpoint.model.named_parameters())
+        shared = {name for name in own if own[name] is copies[name]}
+        assert shared == {name for name in own if "visual" in name} and all(torch.equal(own[name], copies[name]) for name in own)
+        base = twin.checkpoint.base
+        assert base.lm_head.weight is base.model.language_model.embed_tokens.weight  # tied as the original
+
+
+def test_a_twin_of_adapters_shares_the_base(born):
+    pytest.importorskip("peft")
+    policy = VlmPolicy(load_learner(born, LoraTable(rank=2, dropout=0.5)), max_new_tokens=10)
+    with closing(policy):
+        twin = Twin.of(policy)
+        own, copies = dict(policy.checkpoint.model.named_parameters()), dict(twin.checkpoint.model.named_parameters())
+        assert {name for name in own if own[name] is not copies[name]} == {name for name in own if ".lora_" in name}
+        without_dropout(twin.checkpoint.model)
+        kinds = [m.p for m in twin.checkpoint.model.modules() if isinstance(m, torch.nn.Dropout)]
+        assert kinds and set(kinds) == {0.0}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from pixelis.eval.report import number_text, rate_text, table_text
 from pixelis.eval.scores import ItemScore
 from pixelis.eval.stats import Rate, benjamini_hochberg, known, mean_rate, paired_p
 
+Pair = tuple[ItemScore, ItemScore]
 OVERALL: dict[str, Callable[[ItemScore], float]] = {
     "accuracy": lambda score: score.right,
     "RaPR": lambda score: score.valid_share,
@@ -50,28 +52,41 @@ def compare(one: Iterable[ItemScore], two: Iterable[ItemScore], *, seed: int = 0
     Raises:
         DataError: they share no item.
     """
+    ones, twos = list(one), list(two)
+    pairs = paired(ones, twos)
+    names = sorted({a.family for a, _ in pairs})
+    rows = [paired_row(name, OVERALL["accuracy"], [pair for pair in pairs if pair[0].family == name], seed=seed) for name in names]
+    adjusted = benjamini_hochberg([row.p for row in rows])
+    return Comparison(
+        overall=tuple(paired_row(name, value, pairs, seed=seed) for name, value in OVERALL.items()),
+        families=tuple(Row(**{**row.__dict__, "q": float(q)}) for row, q in zip(rows, adjusted, strict=True)),
+        num_unpaired=len(set(map(_plain_id, ones)) ^ set(map(_plain_id, twos))),
+    )
+
+
+def paired(one: Iterable[ItemScore], two: Iterable[ItemScore]) -> list[Pair]:
+    """The items that both sides have, in the order of their names.
+
+    Raises:
+        DataError: they share no item.
+    """
     ones, twos = ({_plain_id(score): score for score in side} for side in (one, two))
     shared = sorted(ones.keys() & twos.keys())
     if not shared:
         raise DataError(
             f"nothing to compare: of {len(ones)} and {len(twos)} items none is the same; use the same split, seed, families and range"
         )
-    pairs = [(ones[key], twos[key]) for key in shared]
-    names = sorted({a.family for a, _ in pairs})
-    rows = [_row(name, OVERALL["accuracy"], [pair for pair in pairs if pair[0].family == name], seed=seed) for name in names]
-    adjusted = benjamini_hochberg([row.p for row in rows])
-    return Comparison(
-        overall=tuple(_row(name, value, pairs, seed=seed) for name, value in OVERALL.items()),
-        families=tuple(Row(**{**row.__dict__, "q": float(q)}) for row, q in zip(rows, adjusted, strict=True)),
-        num_unpaired=len(ones.keys() ^ twos.keys()),
-    )
+    return [(ones[key], twos[key]) for key in shared]
 
 
 def _plain_id(score: ItemScore) -> str:
     return score.id.partition("@")[0]
 
 
-def _row(name: str, value: Callable[[ItemScore], float], pairs: list[tuple[ItemScore, ItemScore]], *, seed: int) -> Row:
+def paired_row(name: str, value: Callable[[ItemScore], float], pairs: Sequence[Pair], *, seed: int) -> Row:
+    """One comparison; its q is left NaN. All is NaN without pairs."""
+    if not pairs:
+        return Row(name=name, one=math.nan, two=math.nan, difference=mean_rate([]), p=math.nan, q=math.nan)
     one_N, two_N = (np.array([value(pair[side]) for pair in pairs], float) for side in (0, 1))
     return Row(
         name=name,

@@ -6,29 +6,24 @@ killed evaluation goes on where it stopped, and `rescore` needs neither policy n
 
 from __future__ import annotations
 
-import json
 import os
-import platform
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
-from pixelis import __version__
 from pixelis.core.errors import ConfigError, DataError
 from pixelis.core.media import open_medium
 from pixelis.core.store import RUN_FILE, Run, RunWriter, open_run
-from pixelis.core.trajectory import PolicyInfo, Timing, Trajectory
+from pixelis.core.trajectory import Timing, Trajectory
 from pixelis.data.world.item import Item
 from pixelis.data.world.items import FAMILIES, make_item, render
 from pixelis.data.world.shifts import Shift, parse_shift
 from pixelis.data.world.splits import VERSION
 from pixelis.data.world.words import check_split
 from pixelis.eval.report import Report, make_report
+from pixelis.eval.runs import open_writer, run_facts
 from pixelis.eval.scores import ItemScore, score_trajectory, write_scores
 from pixelis.policy.base import Policy, Task
 from pixelis.rollout.run import Limits, Runner
@@ -38,8 +33,8 @@ from pixelis.tools.settings import ToolSettings
 EVALUATION = "pixelworld"
 CHUNK = 32
 """Items whose media are open at once."""
-_SAME = ("evaluation", "world", "items", "policy", "tool_settings", "limits")
-"""Keys of run.json that must be equal for a run to go on; of `items` all but the range."""
+MAY_DIFFER = ("items.first", "items.count")
+"""A run may go on with another range of the same items."""
 
 Progress = Callable[[int, int], None]
 
@@ -139,7 +134,7 @@ def evaluate(
     with ExitStack() as stack:
         desk = _Desk(items=items, wanted=wanted, progress=progress)
         if out_folder is not None:
-            desk.writer = stack.enter_context(_writer(Path(out_folder), about))
+            desk.writer = stack.enter_context(open_writer(Path(out_folder), about, may_differ=MAY_DIFFER))
             desk.take_stored(open_run(out_folder))
         _run_missing(runner, desk, seed=seed, keep_media=keep_media)
     return make_report(about, [desk.scores[index] for index in wanted], desk.timings, seed=seed)
@@ -179,17 +174,8 @@ def open_evaluation(folder: str | os.PathLike) -> tuple[Run, ItemSet]:
 
 def describe(policy: Policy, settings: ToolSettings, items: ItemSet, *, limits: Limits, first: int, count: int) -> dict[str, Any]:
     """Facts of a whole evaluation, as plain JSON values: its run.json, and the head of its report."""
-    loaded = {name: sys.modules[name].__version__ for name in ("numpy", "scipy", "torch", "transformers") if name in sys.modules}
-    about = {
-        "evaluation": EVALUATION,
-        "world": VERSION,
-        "items": {**items.to_json(), "first": first, "count": count},
-        "policy": TypeAdapter(PolicyInfo).dump_python(policy.info, mode="json"),
-        "tool_settings": settings.model_dump(mode="json"),
-        "limits": asdict(limits),
-        "versions": {"pixelis": __version__, "python": platform.python_version(), **loaded},
-    }
-    return json.loads(json.dumps(about))
+    own = {"evaluation": EVALUATION, "world": VERSION, "items": {**items.to_json(), "first": first, "count": count}}
+    return run_facts(policy, settings, limits=limits, **own)
 
 
 @dataclass(kw_only=True)
@@ -263,27 +249,3 @@ def _run_chunk(runner: Runner, desk: _Desk, indices: Iterable[int], *, seed: int
             desk.open_items[item.id] = item
             jobs.append((Task(question=item.prompt, medium=medium, id=item.id), seed))
         runner.run(jobs, desk)  # type: ignore[arg-type]
-
-
-def _writer(folder: Path, about: dict[str, Any]) -> RunWriter:
-    """Open the folder for this evaluation: new, or begun by the same one.
-
-    Raises:
-        DataError: it holds another run; says in what they differ.
-    """
-    if not (folder / RUN_FILE).exists():
-        return RunWriter(folder, about)
-    there, here = _identity(open_run(folder).info), _identity(about)
-    differences = [f"{key} {there.get(key)!r} instead of {here.get(key)!r}" for key in {**here, **there} if there.get(key) != here.get(key)]
-    if differences:
-        raise DataError(f"{folder} holds another run ({'; '.join(differences)}): choose a new folder")
-    return RunWriter(folder, about, resume=True)
-
-
-def _identity(about: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be equal for a run to go on, by dotted key."""
-    flat: dict[str, Any] = {}
-    for key in _SAME:
-        value = about.get(key)
-        flat.update({f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value})
-    return {key: value for key, value in flat.items() if key not in ("items.first", "items.count")}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,6 +56,21 @@ class Rate:
 def known(value: float) -> float | None:
     """A number for JSON, which has no NaN."""
     return float(value) if math.isfinite(value) else None
+
+
+def from_known(value: float | None) -> float:
+    """The inverse of `known`: None is NaN."""
+    return math.nan if value is None else float(value)
+
+
+def rate_from_json(values: Mapping[str, Any]) -> Rate:
+    """The inverse of `Rate.to_json`.
+
+    Raises:
+        KeyError, TypeError, ValueError: a key is missing, or its value is of the wrong type.
+    """
+    ends = (from_known(values[name]) for name in ("value", "low", "high"))
+    return Rate(*ends, int(values["count"]), str(values["method"]), int(values.get("num_unscored", 0)))
 
 
 def mean_rate(values_N: Sequence[float] | np.ndarray, *, is_share: bool = True, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> Rate:

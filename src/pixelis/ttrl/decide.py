@@ -24,7 +24,7 @@ from pixelis.ttrl.facts import QueryFacts, RolloutFacts, load_record
 from pixelis.ttrl.fidelity import Fidelity, fidelities
 from pixelis.ttrl.reliability import reliabilities
 from pixelis.ttrl.returns import DUPLICATE, advantages, kept, returns
-from pixelis.ttrl.similarity import TEMPERATURE, similarity
+from pixelis.ttrl.similarity import TEMPERATURE, similarities
 from pixelis.ttrl.value import BASELINE_DECAY, VALUE_DECAY, ValueState, ema, neighbourhood_value, value_weight
 from pixelis.ttrl.vote import Ballot, Voter, Weighing, hold_vote
 
@@ -110,7 +110,7 @@ def decide(facts: QueryFacts, settings: DecisionSettings = DecisionSettings()) -
     abstention = abstain(ballot, delta=settings.delta, quantile=settings.quantile)
 
     place = _exemplar(rollouts, found, ballot.winner)
-    likes = [_similarity(rollouts, k, place, settings.alignment_temperature) for k in range(len(rollouts))]
+    likes = _similarities(rollouts, place, settings.alignment_temperature)
     return Decision(
         query=facts.id,
         rollouts=tuple(_weighed(*parts) for parts in zip(rollouts, voters, found, weight_N, likes, strict=True)),
@@ -141,8 +141,11 @@ def _exemplar(rollouts: Sequence[RolloutFacts], found: Sequence[Fidelity], winne
     return places[choose_exemplar(steps, intrinsic, [found[k].value for k in places])]
 
 
-def _similarity(rollouts: Sequence[RolloutFacts], place: int, exemplar: int | None, temperature: float) -> float | None:
-    return None if exemplar is None else similarity(rollouts[place].evidence, rollouts[exemplar].evidence, temperature=temperature)
+def _similarities(rollouts: Sequence[RolloutFacts], exemplar: int | None, temperature: float) -> Sequence[float | None]:
+    """To the exemplar; None for all where there is none."""
+    if exemplar is None:
+        return [None] * len(rollouts)
+    return similarities([one.evidence for one in rollouts], rollouts[exemplar].evidence, temperature=temperature)
 
 
 def _weighed(one: RolloutFacts, voter: Voter, fidelity: Fidelity, weight: float, like: float | None) -> Weighed:

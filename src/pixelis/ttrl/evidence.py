@@ -74,12 +74,14 @@ def evidence_of(trajectory: Trajectory, *, answer: str | None = None) -> tuple[E
 
 def is_comparable(a: Evidence, b: Evidence) -> bool:
     """Whether one tool's metric says something about the two: same op, and the same property or event."""
-    match a.output, b.output:
-        case PropOutput(), PropOutput():
+    if a.output is None or type(a.output) is not type(b.output):
+        return False
+    match a.output:
+        case PropOutput():
             return a.output.what == b.output.what
-        case TempOutput(), TempOutput():
+        case TempOutput():
             return fold(a.output.event) == fold(b.output.event)
-    return a.output is not None and type(a.output) is type(b.output)
+    return True
 
 
 def agreement(a: Evidence, b: Evidence) -> float:
@@ -119,15 +121,27 @@ def likeness(a: Evidence, b: Evidence) -> float:
         return float(a.output is None and b.output is None and a.op == b.op)
     if is_comparable(a, b):
         return agreement(a, b)
-    pairs = [x.iou(y) for s, x in _places(a) for t, y in _places(b) if abs(s - t) <= MAX_APART_S]
-    return max(pairs, default=0.0)
+    places_a, places_b = _places(a), _places(b)
+    return max((x.iou(y) for s, x in places_a for t, y in places_b if abs(s - t) <= MAX_APART_S), default=0.0)
 
 
 def track_iou(a: TrkOutput, b: TrkOutput) -> float:
     """Mean IoU over the frames on which either sees the object; a frame that only one sees it on counts 0. 1 where neither ever does."""
-    boxes_a, boxes_b = ({point.frame: point.box for point in track.visible} for track in (a, b))
-    frames = boxes_a.keys() | boxes_b.keys()
-    return sum(boxes_a[f].iou(boxes_b[f]) for f in boxes_a.keys() & boxes_b.keys()) / len(frames) if frames else 1.0
+    boxes_a, boxes_b = ({point.frame: point.box.as_tuple() for point in track.points if point.box is not None} for track in (a, b))
+    frames, shared = boxes_a.keys() | boxes_b.keys(), list(boxes_a.keys() & boxes_b.keys())
+    if not shared:
+        return float(not frames)
+    iou_N = paired_iou(np.array([boxes_a[f] for f in shared]), np.array([boxes_b[f] for f in shared]))
+    return sum(iou_N.tolist()) / len(frames)
+
+
+def paired_iou(a_N4: np.ndarray, b_N4: np.ndarray) -> np.ndarray:
+    """`Box.iou` of N pairs at once, to the last bit: a track has a box on every frame. [N]"""
+    (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = np.asarray(a_N4, np.float64).T, np.asarray(b_N4, np.float64).T
+    shared_N = np.maximum(0.0, np.minimum(ax1, bx1) - np.maximum(ax0, bx0)) * np.maximum(0.0, np.minimum(ay1, by1) - np.maximum(ay0, by0))
+    area_a_N, area_b_N = (np.maximum(0.0, x1 - x0) * np.maximum(0.0, y1 - y0) for x0, y0, x1, y1 in (a_N4.T, b_N4.T))
+    union_N = area_a_N + area_b_N - shared_N
+    return np.divide(shared_N, union_N, out=np.zeros_like(union_N), where=union_N > 0)
 
 
 def segment_f1(a: Sequence[Segment], b: Sequence[Segment]) -> float:

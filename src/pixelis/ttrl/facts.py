@@ -129,6 +129,11 @@ def label_of(answer: str | None, choices: Sequence[str] = ()) -> str | None:
     return folded or normalised(answer) or None
 
 
+def in_words(answer: str | None, choices: Sequence[str] = ()) -> str | None:
+    """An answer as evidence is looked for in it: the words of the option that it names, else as it is."""
+    return dict(zip(LETTERS, choices, strict=False)).get(label_of(answer, choices) or "", answer)
+
+
 def rollout_facts(
     trajectory: Trajectory,
     *,
@@ -145,18 +150,16 @@ def rollout_facts(
         choices: the question's options; the chosen one's words then stand for its letter where evidence is looked for in the answer.
     """
     answer = None if trajectory.answer is None or is_flood(trajectory.final_text) else trajectory.answer
-    label = label_of(answer, choices)
-    words = dict(zip(LETTERS, choices, strict=False)).get(label or "", answer)
     return RolloutFacts(
         id=trajectory.id,
         answer=answer,
-        label=label,
+        label=label_of(answer, choices),
         ranking=tuple(ranking),
         confidence=confidence,
         entropy_nats=entropy_nats,
         curiosity=curiosity,
         coherence=coherence,
-        evidence=evidence_of(trajectory, answer=words or ""),
+        evidence=evidence_of(trajectory, answer=in_words(answer, choices) or ""),
     )
 
 

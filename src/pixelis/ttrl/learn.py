@@ -12,14 +12,24 @@ import torch
 from pixelis.rollout.pack import Example
 from pixelis.train.grpo import kl_of
 from pixelis.train.policy_learner import PolicyLearner
-from pixelis.ttrl.decide import Credit
 from pixelis.ttrl.losses import token_shares, ttrl_loss
-from pixelis.ttrl.observe import Rolled
 
 MOST_KL = 0.4
 """Token-KL to the anchor, nats, beyond which an update is taken back."""
 MOST_DROP = 0.1
 """Nats per token that the canary set may lose against the start."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What one rollout teaches."""
+
+    example: Example
+    logp_N: torch.Tensor
+    """Of its sampled tokens under the weights that answered."""
+    anchor_logp_N: torch.Tensor
+    """Under the anchor of that time."""
+    advantage: float
 
 
 @dataclass(frozen=True)
@@ -29,7 +39,7 @@ class Outcome:
     loss: float
     grad_norm: float
     kl: float
-    """After the update, or after it was taken back; nats per token to the anchor."""
+    """After the update, or of the weights that answered where it was taken back; nats per token to the anchor of that time."""
     canary: float | None
     """Mean log p of the canary set after the update, nats per token."""
     rolled_back: str
@@ -53,28 +63,27 @@ class Canary:
 
 
 def learn(
-    learner: PolicyLearner, rolled: Sequence[Rolled], credit: Credit, *, beta: float, canary: Canary | None, most_kl: float = MOST_KL
+    learner: PolicyLearner, lessons: Sequence[Lesson], *, is_masked: bool, beta: float, canary: Canary | None, most_kl: float = MOST_KL
 ) -> Outcome:
     """Take one step on a query's rollouts; weights and optimiser are put back where it does harm.
 
     Args:
-        rolled: in the order of the credit.
+        lessons: of the rollouts that repeat no other; at least one.
+        is_masked: only the KL acts.
     """
-    kept = [one for one, is_kept in zip(rolled, credit.is_kept, strict=True) if is_kept]
-    advantages = [a for a, is_kept in zip(credit.advantages, credit.is_kept, strict=True) if is_kept]
-    examples, anchors = [one.example for one in kept], [one.measured.anchor_logp_N for one in kept]
+    examples, anchors = [one.example for one in lessons], [one.anchor_logp_N for one in lessons]
     lengths = [len(part) for part in anchors]
-    shares = token_shares(lengths, advantages)
+    shares = token_shares(lengths, [one.advantage for one in lessons])
 
     def loss_of(rows: list[int], logp_N: torch.Tensor) -> torch.Tensor:
         share_N = torch.cat([torch.full((lengths[k],), shares[k]) for k in rows]).to(logp_N.device)
         anchor_N = torch.cat([anchors[k] for k in rows])
-        return ttrl_loss(logp_N, anchor_N, share_N, is_masked=credit.is_masked, beta=beta, num_tokens=sum(lengths))
+        return ttrl_loss(logp_N, anchor_N, share_N, is_masked=is_masked, beta=beta, num_tokens=sum(lengths))
 
-    before = _copied(learner.state())
+    before = copied(learner.state())
     loss, norm, is_skipped = learner.update(examples, loss_of)
     if is_skipped:
-        return Outcome(loss, norm, kl_of([one.measured.logp_N for one in kept], anchors), None, "the loss or its gradient was not finite")
+        return Outcome(loss, norm, kl_of([one.logp_N for one in lessons], anchors), None, "the loss or its gradient was not finite")
     kl = kl_of(learner.logp(examples), anchors)
     score = canary.score(learner) if canary is not None else None
     reason = ""
@@ -84,9 +93,10 @@ def learn(
         reason = f"the canary set fell from {canary.start:.3f} to {score:.3f} nats per token"
     if reason:
         learner.load_state(before)
-        kl = kl_of([one.measured.logp_N for one in kept], anchors)
+        kl = kl_of([one.logp_N for one in lessons], anchors)
     return Outcome(loss, norm, kl, score, reason)
 
 
-def _copied(state: dict[str, Any]) -> dict[str, Any]:
+def copied(state: dict[str, Any]) -> dict[str, Any]:
+    """A learner's state that stays as it is."""
     return {"model": {name: value.clone() for name, value in state["model"].items()}, "optimizer": copy.deepcopy(state["optimizer"])}

@@ -1,7 +1,8 @@
 """Where a run of Pixel TTRL is, and how it is kept, so that a killed one goes on to the same decisions.
 
 After every query the state is written, whole or not at all, and with it the item that the memory is to take in: on the disk first, in the
-memory then. So memory and state never disagree by more than that item, which is added again on resuming, where it does no harm.
+memory then. So memory and state never disagree by more than that item, which is added again on resuming, where it does no harm. Updates
+whose weights do not serve yet are kept as jobs, and taken again on resuming.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from pixelis.core.errors import ConfigError, DataError
 from pixelis.core.ops import record
 from pixelis.retrieval.entry import Entry, Item
 from pixelis.train.corridor import CorridorSettings, CorridorState
-from pixelis.train.policy_learner import PolicyLearner
 from pixelis.ttrl.decide import DecisionSettings, dump, load
+from pixelis.ttrl.job import Job, job_of, plain_job
 from pixelis.ttrl.value import ValueState
+from pixelis.ttrl.worker import Weights
 
 STATE_FILE, QUERIES_FILE, AUDIT_FILE, METRICS_FILE, ABOUT_FILE = "state.pt", "queries.jsonl", "audit.jsonl", "metrics.jsonl", "adapt.json"
 LINES_FILES = (QUERIES_FILE, AUDIT_FILE, METRICS_FILE)
@@ -43,6 +45,8 @@ class AdaptSettings:
         use_corridor: False keeps beta as it is.
         max_steps: of a rollout.
         max_mismatch: mean |log p of training - log p of the sampler| in nats beyond which nothing is learnt from a query.
+        lag: queries that are answered before an update serves. 0 updates between answers; from 1 on a worker updates beside serving.
+        deadline_s: how long an answer waits for an update that should serve it.
     """
 
     rollouts: int = 8
@@ -57,12 +61,14 @@ class AdaptSettings:
     batch_tokens: int = 6000
     max_mismatch: float = 0.02
     num_parallel: int = 8
+    lag: int = 0
+    deadline_s: float = 600.0
     seed: int = 0
     decision: DecisionSettings = DecisionSettings()
     corridor: CorridorSettings = CorridorSettings()
 
     def to_json(self) -> dict[str, Any]:
-        plain = {key: value for key, value in asdict(self).items() if key not in ("decision", "num_parallel")}
+        plain = {key: value for key, value in asdict(self).items() if key not in ("decision", "num_parallel", "deadline_s")}
         return json.loads(json.dumps(plain)) | {"decision": json.loads(dump(self.decision))}
 
 
@@ -79,14 +85,19 @@ class Tally:
 
 @dataclass
 class Progress:
-    """All that decides how a run goes on, beside the learner and the memory."""
+    """All that decides how a run goes on, beside the memory."""
 
     position: int = 0
     corridor: CorridorState = field(default_factory=CorridorState.start)
+    """After the latest update that serves."""
     value: ValueState = ValueState()
     tally: Tally = Tally()
     pending: Item | None = None
     """What the memory takes in next."""
+    jobs: tuple[Job, ...] = ()
+    """Of the latest queries: updates whose weights do not serve yet."""
+    weights: Weights | None = None
+    """Those that serve; None while nothing has been learnt."""
 
 
 def claim(out: Path, about: dict[str, Any]) -> None:
@@ -105,9 +116,9 @@ def claim(out: Path, about: dict[str, Any]) -> None:
         raise ConfigError(f"{out}: holds another run (its {', '.join(differs)} differ); choose a new folder")
 
 
-def save(out: Path, learner: PolicyLearner | None, progress: Progress) -> None:
+def save(out: Path, progress: Progress) -> None:
     """The state, on the disk and whole when this returns."""
-    item = progress.pending
+    item, weights = progress.pending, progress.weights
     pending = None if item is None else {"entry": asdict(item.entry), "text": _tensor(item.text_D), "pixel": _tensor(item.pixel_D)}
     state = {
         "position": progress.position,
@@ -115,8 +126,9 @@ def save(out: Path, learner: PolicyLearner | None, progress: Progress) -> None:
         "value": dump(progress.value).decode(),
         "tally": asdict(progress.tally),
         "pending": pending,
-        "learner": learner.state() if learner else None,
-        "anchor": learner.anchor_state() if learner else None,
+        "jobs": [plain_job(job) for job in progress.jobs],
+        "learner": None if weights is None else weights.learner,
+        "anchor": None if weights is None else weights.anchor,
     }
     part = out / f".{STATE_FILE}.part"
     with part.open("wb") as file:
@@ -126,7 +138,7 @@ def save(out: Path, learner: PolicyLearner | None, progress: Progress) -> None:
     os.replace(part, out / STATE_FILE)
 
 
-def resume(out: Path, learner: PolicyLearner | None, beta: float) -> Progress:
+def resume(out: Path, beta: float) -> Progress:
     """Where the run in the folder is; at its start where there is no state yet.
 
     Raises:
@@ -139,9 +151,6 @@ def resume(out: Path, learner: PolicyLearner | None, beta: float) -> Progress:
         found = torch.load(path, weights_only=True)
     except Exception as error:  # noqa: BLE001 whatever is wrong with it, the user hears which file
         raise DataError(f"{path}: cannot be read ({error}); delete the folder {out} and adapt again") from None
-    if learner is not None:
-        learner.load_state(found["learner"])
-        learner.load_anchor(found["anchor"])
     pending = found["pending"]
     return Progress(
         position=found["position"],
@@ -149,6 +158,8 @@ def resume(out: Path, learner: PolicyLearner | None, beta: float) -> Progress:
         value=load(ValueState, found["value"].encode(), where=str(path)),
         tally=Tally(**found["tally"]),
         pending=None if pending is None else Item(Entry(**pending["entry"]), _array(pending["text"]), _array(pending["pixel"])),
+        jobs=tuple(job_of(job) for job in found["jobs"]),
+        weights=None if found["learner"] is None else Weights(found["learner"], found["anchor"]),
     )
 
 
@@ -161,12 +172,12 @@ def _array(part: torch.Tensor | None) -> Any:
 
 
 class Lines:
-    """A JSONL file with one line per query; on opening, lines behind the resumed position are dropped."""
+    """A JSONL file with one line per query; on opening, lines behind the first `num` are dropped."""
 
-    def __init__(self, path: Path, position: int) -> None:
-        kept = path.read_bytes().split(b"\n")[:position] if path.is_file() else []
-        if len(kept) < position:
-            raise DataError(f"{path}: holds {len(kept)} of {position} queries; the folder is damaged: adapt into a new one")
+    def __init__(self, path: Path, num: int) -> None:
+        kept = path.read_bytes().split(b"\n")[:num] if path.is_file() else []
+        if len(kept) < num:
+            raise DataError(f"{path}: holds {len(kept)} of {num} queries; the folder is damaged: adapt into a new one")
         part = path.with_name(f".{path.name}.part")
         part.write_bytes(b"".join(line + b"\n" for line in kept))
         os.replace(part, path)

@@ -95,16 +95,27 @@ def check_plan(
     """
     if medium.sha256 != trajectory.medium.sha256:
         raise ValueError(f"trajectory {trajectory.id} is about medium {trajectory.medium.sha256[:12]}, not {medium.sha256[:12]}")
+    with perturbed(medium, perturbation, seed=seed) as changed:
+        return check_plan_on(trajectory, changed, executor, name=str(perturbation), answer=answer)
+
+
+def check_plan_on(trajectory: Trajectory, changed: Medium, executor: Executor, *, name: str, answer: str | None = None) -> PlanCheck:
+    """Execute a trajectory's calls again on a medium that shows the same things in the same places, otherwise changed.
+
+    Args:
+        changed: as many frames as the trajectory's own medium; another size is allowed.
+        executor, answer: see `check_plan`.
+        name: of the change.
+    """
     said = (trajectory.answer or "") if answer is None else answer
     decisive = decisive_steps(trajectory, answer=said)
-    with perturbed(medium, perturbation, seed=seed) as changed:
-        results = _execute(trajectory, changed, executor)
-        size = changed.width, changed.height
+    results = _execute(trajectory, changed, executor)
+    size = changed.width, changed.height
     steps = tuple(
         _check(trajectory, number, result, said, is_decisive=is_decisive, size=size)
         for number, (result, is_decisive) in enumerate(zip(results, decisive, strict=True), 1)
     )
-    return PlanCheck(trajectory=trajectory.id, perturbation=str(perturbation), steps=steps)
+    return PlanCheck(trajectory=trajectory.id, perturbation=name, steps=steps)
 
 
 def _execute(trajectory: Trajectory, medium: Medium, executor: Executor) -> list[Result]:

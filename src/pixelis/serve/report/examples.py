@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from pixelis.core import jsontext
@@ -50,12 +50,17 @@ def examples_html(evaluation: Evaluation, media: Media, budget: Budget) -> str:
     Args:
         budget: bytes of pictures that the page may still take.
     """
-    families = list(dict.fromkeys(example.score.family for example in evaluation.examples))
+    families = dict.fromkeys(example.score.family for example in evaluation.examples)
+    return cards_html({name: [e for e in evaluation.examples if e.score.family == name] for name in families}, media, budget)
+
+
+def cards_html(groups: Mapping[str, Sequence[Example]], media: Media, budget: Budget) -> str:
+    """Cards under a heading for each group that has any."""
     parts = []
-    for family in families:
-        few = [example for example in evaluation.examples if example.score.family == family]
-        cards = "\n".join(_card(example, media, budget) for example in few)
-        parts.append(f'<h4>{in_html(family)}</h4>\n<div class="cards">\n{cards}\n</div>')
+    for name, few in groups.items():
+        if few:
+            cards = "\n".join(_card(example, media, budget) for example in few)
+            parts.append(f'<h4>{in_html(name)}</h4>\n<div class="cards">\n{cards}\n</div>')
     return "\n".join(parts)
 
 

@@ -13,9 +13,11 @@ from string import Template
 from urllib.parse import quote
 
 from pixelis.core.errors import DataError
+from pixelis.core.store import TRAJECTORIES_FILE
 from pixelis.serve.markup import by_hash, in_ascii, read_resource, write_page_file
 from pixelis.serve.report.curves import Figure, figures, num_left_out
-from pixelis.serve.report.examples import Media, examples_html
+from pixelis.serve.report.examples import Media, cards_html, examples_html
+from pixelis.serve.report.probes import audit_tables, probe_tables
 from pixelis.serve.report.provenance import eval_command, provenance, report_command, train_command
 from pixelis.serve.report.sources import Evaluation, Journal, Progress, Sources, read_sources
 from pixelis.serve.report.tables import Table, in_html, table_html, table_markdown, tables
@@ -54,7 +56,7 @@ def write_report(
     if examples < 0:
         raise DataError(f"examples: {examples} families; wanted are 0 or more")
     sources = read_sources([Path(run) for run in runs], examples=examples, progress=progress)
-    made = [*tables(sources.evaluations), provenance(sources)]
+    made = [*tables(sources.evaluations), *probe_tables(sources.probes), *audit_tables(sources.evaluations), provenance(sources)]
     text = _page(sources, made, Budget(picture_bytes))
     write_page_file(Path(page), text.encode("ascii"))
     if markdown is not None:
@@ -64,7 +66,6 @@ def write_report(
 
 def _page(sources: Sources, made: Sequence[Table], budget: Budget) -> str:
     style = read_resource(__package__, "style.css")
-    names = [source.name for source in (*sources.evaluations, *sources.journals)]
     sections = [*(_table(table, sources) for table in made[:-1])]
     sections += [_journal(number, journal, sources) for number, journal in enumerate(sources.journals)]
     sections += _examples(sources, budget)
@@ -72,7 +73,7 @@ def _page(sources: Sources, made: Sequence[Table], budget: Budget) -> str:
     policy = f"default-src 'none'; style-src {by_hash(style)}; img-src data:; base-uri 'none'; form-action 'none'"
     whole = Template(read_resource(__package__, "page.html")).substitute(
         csp=policy,
-        title=in_html(f"{', '.join(dict.fromkeys(names))} – Pixelis report"),
+        title=in_html(f"{', '.join(sources.names)} – Pixelis report"),
         style=style,
         contents="\n".join(f'<li><a href="#{key}">{in_html(title)}</a></li>' for key, title in _contents(sources, made)),
         body="\n".join(sections),
@@ -84,6 +85,7 @@ def _contents(sources: Sources, made: Sequence[Table]) -> list[tuple[str, str]]:
     contents = [(table.key, table.title) for table in made[:-1]]
     contents += [(f"journal-{number}", f"Curves: {journal.name}") for number, journal in enumerate(sources.journals)]
     contents += [("examples", "Examples")] if any(e.examples for e in sources.evaluations) else []
+    contents += [("gallery", "Failures")] if any(any(e.gallery.values()) for e in sources.evaluations) else []
     return [*contents, (made[-1].key, made[-1].title)]
 
 
@@ -94,13 +96,14 @@ def _made_by(what: str, sources: Sources) -> str:
 
 
 def _table(table: Table, sources: Sources) -> str:
-    of = sources.evaluations if table.key != "provenance" else (*sources.evaluations, *sources.journals)
-    origin = f"From {table.source} of {', '.join(source.name for source in of)}, scored again."
+    names = table.of or tuple(source.name for source in sources.evaluations)
+    origin = f"From {table.source} of {', '.join(names)}{', scored again' if table.source == TRAJECTORIES_FILE else ''}."
     if table.key == "provenance":
         origin = f"From {table.source} and the files themselves."
     note = f'<p class="note">{in_html(table.note)}</p>' if table.note else ""
+    frame = "wide heat" if table.is_heat else "wide"
     return (
-        f'<section id="{table.key}">\n<h2>{in_html(table.title)}</h2>\n<div class="wide">{table_html(table)}</div>\n{note}\n'
+        f'<section id="{table.key}">\n<h2>{in_html(table.title)}</h2>\n<div class="{frame}">{table_html(table)}</div>\n{note}\n'
         f'<p class="provenance">{_made_by(origin, sources)}</p>\n</section>'
     )
 
@@ -134,21 +137,30 @@ def _figure(figure: Figure, journal: Journal, sources: Sources) -> str:
 
 
 def _examples(sources: Sources, budget: Budget) -> list[str]:
-    """One section over all evaluations, saying at its head what was left out."""
+    """Two sections over all evaluations, each saying at its head what was left out: some items of each family, and the worst failures."""
     media = Media()
-    parts = [_of_evaluation(one, media, budget, sources, is_open=not k) for k, one in enumerate(sources.evaluations) if one.examples]
-    if not parts:
-        return []
-    left = sum(budget.refused.values())
-    note = "Of some families, evenly spread over those that there are: the first right item and the first wrong one, in order."
-    note += f" {left} pictures are left out: the page has no room for more." if left else ""
-    return [f'<section id="examples">\n<h2>Examples</h2>\n<p class="note">{note}</p>\n' + "\n".join(parts) + "\n</section>"]
+    some = "Of some families, evenly spread over those that there are: the first right item and the first wrong one, in order."
+    worst = "Failures of each mode with the smallest share of valid steps, then the longest, first. An item may have several traits."
+    sections = (
+        ("examples", "Examples", some, lambda one: examples_html(one, media, budget)),
+        ("gallery", "Failures", worst, lambda one: cards_html(one.gallery, media, budget)),
+    )
+    made = []
+    for key, title, note, draw in sections:
+        before = sum(budget.refused.values())
+        drawn = [(one, draw(one)) for one in sources.evaluations]
+        parts = [_of_evaluation(one, cards, sources, is_open=not k) for k, (one, cards) in enumerate(drawn) if cards]
+        left = sum(budget.refused.values()) - before
+        note += f" {left} pictures are left out: the page has no room for more." if left else ""
+        head = f'<section id="{key}">\n<h2>{title}</h2>\n<p class="note">{note}</p>\n'
+        made += [head + "\n".join(parts) + "\n</section>"] if parts else []
+    return made
 
 
-def _of_evaluation(evaluation: Evaluation, media: Media, budget: Budget, sources: Sources, *, is_open: bool) -> str:
+def _of_evaluation(evaluation: Evaluation, cards: str, sources: Sources, *, is_open: bool) -> str:
     origin = f"From trajectories.jsonl of {evaluation.name}. The run: {eval_command(evaluation.report.about, evaluation.name)}."
     return (
         f"<details{' open' if is_open else ''}>\n<summary>{in_html(evaluation.name)}</summary>\n"
-        f"{examples_html(evaluation, media, budget)}\n"
+        f"{cards}\n"
         f'<p class="provenance">{_made_by(origin, sources)}</p>\n</details>'
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from pixelis.core.ops import OPS
 from pixelis.rollout.run import Limits
-from pixelis.serve.report.sources import Evaluation, Journal, Sources
+from pixelis.serve.report.sources import Evaluation, Journal, Probe, Sources
 from pixelis.serve.report.tables import Table, cells
 
 NOT_RECORDED = "not recorded"
@@ -73,8 +73,22 @@ def train_command(journal: Journal) -> str:
 
 def report_command(sources: Sources) -> str:
     """The command that makes this page."""
-    names = [source.name for source in (*sources.evaluations, *sources.journals)]
-    return _command("pixelis", "report", *dict.fromkeys(names))
+    return _command("pixelis", "report", *sources.names)
+
+
+def probe_command(info: Mapping[str, Any], name: str) -> str:
+    """The command that makes a grid of shifts, or takes the tools away, again; see `eval_command`."""
+    policy, recipe = _policy(info.get("policy", {}))
+    kind, items = info.get("evaluation"), info.get("items", {})
+    if not policy:
+        return f"pixelis.eval.{kind}_run in Python, with the policy {info.get('policy', {}).get('name')!r}"
+    words = [*policy, "--split", items.get("split"), "--items", items.get("count"), "--seed", items.get("seed")]
+    words += [word for family in items.get("families") or () for word in ("--family", family)]
+    cells = [cell.rpartition("-") for cell in info.get("conditions", ()) if kind == "robustness" and "-" in cell]
+    if cells:
+        words += ["--shifts", ",".join(dict.fromkeys(kind for kind, _, _ in cells))]
+        words += ["--severities", ",".join(sorted({severity for _, _, severity in cells}))]
+    return _command("pixelis", "eval", kind, *words, *(["--recipe", "RECIPE"] if recipe else []), "--out", name) + _comment(recipe)
 
 
 def _command(*words: Any) -> str:
@@ -87,7 +101,7 @@ def _comment(recipe: Sequence[str]) -> str:
 
 def provenance(sources: Sources) -> Table:
     """A line for every run and journal."""
-    rows = [*map(_of_evaluation, sources.evaluations), *map(_of_journal, sources.journals)]
+    rows = [*map(_of_evaluation, sources.evaluations), *map(_of_probe, sources.probes), *map(_of_journal, sources.journals)]
     return Table(
         key="provenance",
         title="Provenance",
@@ -110,6 +124,20 @@ def _of_evaluation(evaluation: Evaluation) -> list[str]:
         ", ".join(_pairs(info.get("versions", {}))) or NOT_RECORDED,
         _commit(info),
         f"{len(evaluation.report.scores)} trajectories, SHA-256 {evaluation.digest[:12]}{cut}",
+    ]
+
+
+def _of_probe(probe: Probe) -> list[str]:
+    info = probe.found.about
+    policy = info.get("policy", {})
+    return [
+        f"{probe.name} ({probe.file})",
+        probe_command(info, probe.name),
+        str(info.get("items", {}).get("seed", NOT_RECORDED)),
+        f"{policy.get('name')} {policy.get('version')}",
+        ", ".join(_pairs(info.get("versions", {}))) or NOT_RECORDED,
+        _commit(info),
+        f"{len(info.get('conditions', ()))} conditions, SHA-256 {probe.digest[:12]}",
     ]
 
 

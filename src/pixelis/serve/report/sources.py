@@ -9,7 +9,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,13 @@ from pixelis.core.errors import DataError
 from pixelis.core.store import RUN_FILE, TRAJECTORIES_FILE, Run, sha256
 from pixelis.core.trajectory import Timing, Trajectory
 from pixelis.data.world.item import Item
+from pixelis.eval.failures import Mode, audit
+from pixelis.eval.failures_run import FAILURES_FILE
 from pixelis.eval.hacks import Hack, find_hacks
+from pixelis.eval.necessity_run import NECESSITY, NECESSITY_FILE, Necessities, read_necessity
 from pixelis.eval.pixelworld import EVALUATION, ItemSet, open_evaluation
 from pixelis.eval.report import Report, make_report
+from pixelis.eval.robustness_run import GRID_FILE, ROBUSTNESS, Robustness, read_robustness
 from pixelis.eval.scores import ItemScore, score_trajectory
 from pixelis.serve.report.series import Row, numbers
 
@@ -58,6 +62,21 @@ class Evaluation:
     """SHA-256 of its trajectories."""
     num_cut_bytes: int
     """Of a last record that was cut off while it was written."""
+    modes: tuple[Mode, ...] = ()
+    """The audit of its failures, where `pixelis eval failures` was run on it; none else."""
+    gallery: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)
+    """By mode, its worst failures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What was done to a policy on purpose, and what came of it: a grid of shifts, or tools taken away one by one."""
+
+    name: str
+    file: str
+    found: Robustness | Necessities
+    digest: str
+    """SHA-256 of the file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +99,12 @@ class Journal:
 class Sources:
     evaluations: tuple[Evaluation, ...]
     journals: tuple[Journal, ...]
+    probes: tuple[Probe, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the paths, each once."""
+        return tuple(dict.fromkeys(source.name for source in (*self.evaluations, *self.probes, *self.journals)))
 
 
 def read_sources(paths: Sequence[Path], *, examples: int, progress: Progress = lambda done, of: None) -> Sources:
@@ -95,7 +120,7 @@ def read_sources(paths: Sequence[Path], *, examples: int, progress: Progress = l
     """
     if not paths:
         raise DataError("nothing to report on: name at least one run folder or journal")
-    evaluations, journals = [], []
+    evaluations, journals, probes = [], [], []
     items: dict[str, Item] = {}
     for number, (path, name) in enumerate(zip(paths, display_names(paths), strict=True)):
         progress(number, len(paths))
@@ -104,10 +129,12 @@ def read_sources(paths: Sequence[Path], *, examples: int, progress: Progress = l
         journals += [read_journal(file, name=name, info=info) for file in found]
         if path.is_dir() and info.get("evaluation") == EVALUATION:
             evaluations.append(_evaluation(path, name, items, num_families=examples))
+        elif path.is_dir() and info.get("evaluation") in PROBES:
+            probes.append(_probe(path, name, *PROBES[info["evaluation"]]))
         elif not found:
             raise DataError(_unknown(path, info))
     progress(len(paths), len(paths))
-    return Sources(tuple(evaluations), tuple(journals))
+    return Sources(tuple(evaluations), tuple(journals), tuple(probes))
 
 
 def display_names(paths: Sequence[Path]) -> list[str]:
@@ -168,16 +195,35 @@ def _evaluation(folder: Path, name: str, made: dict[str, Item], *, num_families:
     report = make_report(run.info, list(scores.values()), timings, seed=items.seed)
     chosen = choose_examples(report.scores, num_families)
     by_id = {item.id: (item, trajectory) for item, trajectory in pairs}
+    is_audited = (folder / FAILURES_FILE).is_file()
+    modes = audit([(item, scores[item.id]) for item, _ in pairs], num_worst=num_families, seed=items.seed) if is_audited else ()
+
+    def example(score: ItemScore) -> Example:
+        return Example(run=run, item=by_id[score.id][0], trajectory=by_id[score.id][1], score=score)
+
     return Evaluation(
         name=name,
         report=report,
         hacks=find_hacks(pairs),
         tool_s=_tool_seconds(report.scores, timings),
         total_s=tuple(timings[s.trajectory].total_s for s in report.scores if s.trajectory in timings),
-        examples=tuple(Example(run=run, item=by_id[s.id][0], trajectory=by_id[s.id][1], score=s) for s in chosen),
+        examples=tuple(map(example, chosen)),
         digest=sha256((folder / TRAJECTORIES_FILE).read_bytes()),
         num_cut_bytes=run.num_cut_bytes,
+        modes=modes,
+        gallery={mode.name: tuple(map(example, mode.worst)) for mode in modes},
     )
+
+
+def _probe(folder: Path, name: str, file: str, read: Callable[[Path], Robustness | Necessities]) -> Probe:
+    return Probe(name=name, file=file, found=read(folder), digest=sha256((folder / file).read_bytes()))
+
+
+PROBES: dict[str, tuple[str, Callable[[Path], Robustness | Necessities]]] = {
+    ROBUSTNESS: (GRID_FILE, read_robustness),
+    NECESSITY: (NECESSITY_FILE, read_necessity),
+}
+"""Kind of evaluation to the file that holds its numbers, and its reader."""
 
 
 def _item(items: ItemSet, trajectory: Trajectory, made: dict[str, Item]) -> Item:

@@ -46,6 +46,10 @@ class Table:
     note: str = ""
     source: str
     """What it was made from."""
+    of: tuple[str, ...] = ()
+    """Names of the runs it is about; empty for all evaluations."""
+    is_heat: bool = False
+    """Its cells are coloured like a map."""
 
 
 def cells(*texts: str) -> tuple[Cell, ...]:

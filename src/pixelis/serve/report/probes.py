@@ -1,0 +1,173 @@
+"""Tables of what was done to a policy on purpose: the grid of shifts, tools taken away, and failures by mode. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pixelis.data.world.shifts import SHIFTS
+from pixelis.eval.failures import AUDIT_HEAD, audit_texts
+from pixelis.eval.necessity import ALL, CHOSEN, NEEDED, WAYS, Effect, Necessity
+from pixelis.eval.report import number_text, rate_text
+from pixelis.eval.robustness import CLEAN, Cell, Grid
+from pixelis.eval.robustness_run import Robustness
+from pixelis.serve.report.sources import Evaluation, Probe
+from pixelis.serve.report.tables import Cell as TableCell
+from pixelis.serve.report.tables import Table, cells, level, marked, stars
+
+
+def probe_tables(probes: Sequence[Probe]) -> list[Table]:
+    """The tables of every grid and matrix, in the order of the probes."""
+    made = []
+    for number, probe in enumerate(probes):
+        draw = _grid_tables if isinstance(probe.found, Robustness) else _necessity_tables
+        made += draw(probe, number)
+    return made
+
+
+# ---------------------------------------------------------------- shifts
+
+
+def _grid_tables(probe: Probe, number: int) -> list[Table]:
+    assert isinstance(probe.found, Robustness)
+    grid = probe.found.grid
+    of = {"source": probe.file, "of": (probe.name,)}
+    severities = sorted({cell.severity for cell in grid if cell.severity})
+    heat = Table(
+        key=f"heat-{number}",
+        title=f"Accuracy under shifts: {probe.name}",
+        head=("shift", CLEAN, *(f"severity {severity}" for severity in severities)),
+        rows=tuple(_heat_row(kind, severities, grid) for kind in SHIFTS if any(cell.kind == kind for cell in grid)),
+        note="Share of right answers, and of how many items; the same items in every cell. Against the clean items: two-sided paired "
+        "permutation test, Benjamini-Hochberg over the grid; * q < 0.05, ** q < 0.01.",
+        is_heat=True,
+        **of,
+    )
+    head = ("cell", "items", "accuracy", "difference to clean", "p", "q", "calls parse", "calls valid", "RaPR", "PRC", "plans", "late")
+    every = Table(
+        key=f"grid-{number}",
+        title=f"Every shift: {probe.name}",
+        head=head,
+        rows=tuple(_grid_row(cell) for cell in grid),
+        note="Difference: paired, BCa bootstrap. PRC: share of the clean items' plans whose evidence and answer are found again on the "
+        "shifted media; a plan that rests on no evidence, or a video whose camera moves, is not counted. Late: trajectories that failed "
+        "for the machine's sake.",
+        **of,
+    )
+    return [heat, every]
+
+
+def _heat_row(kind: str, severities: Sequence[int], grid: Grid) -> tuple[TableCell, ...]:
+    by_place = {(cell.kind, cell.severity): cell for cell in grid}
+    shown = [by_place.get((CLEAN, 0)), *(by_place.get((kind, severity)) for severity in severities)]
+    return (TableCell(kind), *map(_heat_cell, shown))
+
+
+def _heat_cell(cell: Cell | None) -> TableCell:
+    if cell is None or not cell.accuracy.count:
+        return TableCell("-")
+    value = cell.accuracy.value
+    return TableCell(f"{value:.2f}{stars(cell.q)} ({cell.accuracy.count})", level(value))
+
+
+def _grid_row(cell: Cell) -> tuple[TableCell, ...]:
+    return cells(
+        cell.name,
+        str(cell.accuracy.count),
+        rate_text(cell.accuracy),
+        marked(rate_text(cell.difference), stars(cell.q)),
+        number_text(cell.p, 4),
+        number_text(cell.q, 4),
+        rate_text(cell.parses),
+        rate_text(cell.valid),
+        rate_text(cell.rapr),
+        rate_text(cell.prc),
+        str(cell.prc.count),
+        str(cell.num_late),
+    )
+
+
+# ---------------------------------------------------------------- tools taken away
+
+
+def _necessity_tables(probe: Probe, number: int) -> list[Table]:
+    assert not isinstance(probe.found, Robustness)
+    found = probe.found.found
+    of = {"source": probe.file, "of": (probe.name,)}
+    ways = [way for way in WAYS if any(effect.way == way for effect in found.effects)]
+    matrices = [
+        Table(
+            key=f"matrix-{way}-{number}",
+            title=f"What each tool is worth, {way}: {probe.name}",
+            head=("family", *_ops(found, way)),
+            rows=tuple(_matrix_row(found, way, group) for group in (ALL, *found.families)),
+            note=f"Accuracy with all tools minus with this one {way}, on the same items, and how many; darker is needed more. Two-sided "
+            "paired permutation test, Benjamini-Hochberg over tools and families (over the tools for all items); * q < 0.05, ** q < 0.01.",
+            is_heat=True,
+            **of,
+        )
+        for way in ways
+    ]
+    head = ("tool", "items", "accuracy with all", "accuracy without", "drop", "p", "q", "drop of RaPR")
+    rows = [effect for effect in found.effects if effect.group in (ALL, NEEDED, CHOSEN) and effect.drop.count]
+    effects = Table(
+        key=f"effects-{number}",
+        title=f"Tools off and degraded: {probe.name}",
+        head=head,
+        rows=tuple(map(_effect_row, rows)),
+        note="Needed: items whose truth needs the tool, which no policy chose. Counterfactual: the frozen subset of an earlier run. "
+        f"{found.num_late} trajectories failed for the machine's sake.",
+        **of,
+    )
+    return [*matrices, effects]
+
+
+def _ops(found: Necessity, way: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(effect.op for effect in found.effects if effect.way == way))
+
+
+def _matrix_row(found: Necessity, way: str, group: str) -> tuple[TableCell, ...]:
+    return (TableCell(group), *(_matrix_cell(found.find(way, op, group)) for op in _ops(found, way)))
+
+
+def _matrix_cell(effect: Effect | None) -> TableCell:
+    """Colours begin at a drop of 0: a tool without which more is right is not needed, and stands there with its sign."""
+    if effect is None or not effect.drop.count:
+        return TableCell("-")
+    value = effect.drop.value
+    return TableCell(f"{value:.2f}{stars(effect.q)} ({effect.drop.count})", level(value) if value > 0 else None)
+
+
+def _effect_row(effect: Effect) -> tuple[TableCell, ...]:
+    which = "" if effect.group == ALL else f", {effect.group}"
+    return cells(
+        f"{effect.op} {effect.way}{which}",
+        str(effect.drop.count),
+        rate_text(effect.accuracy),
+        rate_text(effect.without),
+        marked(rate_text(effect.drop), stars(effect.q)),
+        number_text(effect.p, 4),
+        number_text(effect.q, 4),
+        rate_text(effect.rapr_drop),
+    )
+
+
+# ---------------------------------------------------------------- failures
+
+
+def audit_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
+    """A table for each evaluation whose failures were audited."""
+    return [
+        Table(
+            key=f"failures-{number}",
+            title=f"Failures by mode: {evaluation.name}",
+            head=AUDIT_HEAD,
+            rows=tuple(cells(*line) for line in audit_texts(evaluation.modes)),
+            note="; ".join(f"{mode.name}: {mode.meaning}" for mode in evaluation.modes)
+            + ". Same families: the rate of items without the trait, weighted as the mode's items are spread over families (of how many). "
+            "p: Fisher's exact test against all items without the trait; q: Benjamini-Hochberg over the modes.",
+            source="trajectories.jsonl",
+            of=(evaluation.name,),
+        )
+        for number, evaluation in enumerate(evaluations)
+        if evaluation.modes
+    ]

@@ -1,0 +1,243 @@
+"""A policy that learns while it serves: how one query is answered, what it teaches, and when what was learnt serves.
+
+Source: paper §3.2.3; supplement 6.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pixelis.core.errors import ConfigError, DataError
+from pixelis.core.store import RunWriter
+from pixelis.policy.adapters import EMA
+from pixelis.policy.vlm import VlmPolicy
+from pixelis.policy.vlm_vision import Features
+from pixelis.retrieval.entry import Entry, Item, Neighbour
+from pixelis.retrieval.memory import Memory
+from pixelis.rollout.pack import Example
+from pixelis.rollout.run import Limits, Runner
+from pixelis.tools.engines.encoder_efficientnet import EfficientNetEncoder
+from pixelis.tools.execute import Executor
+from pixelis.tools.settings import ToolSettings
+from pixelis.train.bank import FeatureBank
+from pixelis.train.corridor import CorridorState
+from pixelis.train.learner import learning_of, take_learning
+from pixelis.train.packing import pack_rollouts
+from pixelis.train.policy_learner import PolicyLearner, sampler_mismatch
+from pixelis.ttrl.decide import Credit, Decision, credit, decide
+from pixelis.ttrl.facts import NeighbourFacts, QueryFacts
+from pixelis.ttrl.insight import Insight
+from pixelis.ttrl.job import Job
+from pixelis.ttrl.learn import Canary, Lesson
+from pixelis.ttrl.observe import Rolled, first_of, observe, pixel_key, text_key
+from pixelis.ttrl.remember import entry_facts, neighbour_facts
+from pixelis.ttrl.rows import answered_row
+from pixelis.ttrl.state import AdaptSettings, Progress
+from pixelis.ttrl.stream import Query
+from pixelis.ttrl.worker import Inline, Shelf, Student, Twin, Updates, Weights, Worker, without_dropout
+
+BANK_BYTES = 512 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """What stands once a query was answered."""
+
+    facts: QueryFacts
+    decision: Decision
+    rolled: tuple[Rolled, ...]
+    """In the order of the decision's rollouts."""
+    text_D: np.ndarray
+    pixel_D: np.ndarray | None
+    seconds: dict[str, float]
+
+
+class Adapter:
+    """A policy that learns while it serves.
+
+    Args:
+        policy: samples at temperature 1 without top-p; its model serves, and at lag 0 it also learns in place.
+        executor: the tools, made from `tool_settings`.
+        memory: of earlier queries; this run's own, which grows.
+        insight: curiosity and coherence; None leaves both unknown.
+        canary: trajectories whose probability must not fall; None looks at none.
+        updates: who takes the updates from lag 1 on; a worker unless given.
+    """
+
+    def __init__(
+        self,
+        policy: VlmPolicy,
+        executor: Executor,
+        tool_settings: ToolSettings,
+        settings: AdaptSettings,
+        *,
+        memory: Memory,
+        insight: Insight | None = None,
+        canary: Callable[[FeatureBank], Canary] | None = None,
+        updates: Callable[[Student], Updates] | None = None,
+    ) -> None:
+        if policy.sampling.temperature != 1.0 or policy.sampling.top_p != 1.0:
+            raise ConfigError("learning takes what the policy itself would say: set temperature = 1 and top_p = 1")
+        self.policy, self.settings, self.memory, self.insight = policy, settings, memory, insight
+        limits = Limits(max_steps=settings.max_steps)
+        self._runner = Runner(policy, executor, settings=tool_settings, limits=limits, num_parallel=settings.num_parallel)
+        self._encoder = EfficientNetEncoder() if settings.omega > 0 else None
+        self.bank = FeatureBank(policy.vision, max_bytes=BANK_BYTES)
+        self.learner = self._learner(policy, self.bank)
+        """Over the model that serves: measures what it says."""
+        self.canary = canary(self.bank) if canary is not None and settings.learns else None
+        if self.canary is not None and self.canary.start is None:
+            with policy.paused():
+                self.canary.start = self.canary.score(self.learner)
+        self._has_twin = settings.learns and settings.lag > 0
+        student = self._student()
+        worker = updates or (lambda student: Worker(student, deadline_s=settings.deadline_s))
+        self.updates: Updates = worker(student) if self._has_twin else Inline(student)
+
+    def _learner(self, policy: VlmPolicy | Twin, bank: FeatureBank | Shelf) -> PolicyLearner:
+        without_dropout(policy.checkpoint.model)
+        return PolicyLearner(policy, bank, rate=self.settings.rate, batch_tokens=self.settings.batch_tokens, anchor=EMA)
+
+    def _student(self) -> Student:
+        """Learns on the model that serves, or on a copy of it."""
+        settings = self.settings
+        about = {
+            "corridor": CorridorState.start(settings.beta),
+            "corridor_settings": settings.corridor if settings.use_corridor else None,
+            "ema": settings.ema,
+            "canary": self.canary,
+        }
+        if not self._has_twin:
+            return Student(self.learner, alone=self.policy.paused, **about)
+        shelf = Shelf({} if self.canary is None else self._features(self.canary.examples))
+        return Student(self._learner(Twin.of(self.policy), shelf), shelf=shelf, **about)
+
+    def _features(self, examples: Sequence[Example]) -> dict[str, Features]:
+        names = list(dict.fromkeys(placed.image.sha256 for example in examples for placed in example.images))
+        return dict(zip(names, self.bank.features(names), strict=True))
+
+    def restore(self, progress: Progress) -> None:
+        """Go on from a stored state; what had not served yet is handed in again."""
+        self.updates.student.restore(progress.weights, progress.corridor)
+        self.swap(progress.weights)
+        for job in progress.jobs:
+            self.updates.submit(job)
+
+    def swap(self, weights: Weights | None) -> None:
+        """Let these weights serve, whole, while nothing is sampled; None lets those go on that serve.
+
+        Weights that have not changed are written, too: the sampler then reads shared beginnings again, as a resumed run must.
+        """
+        if self._has_twin:
+            with self.policy.paused() as model:
+                take_learning(model, learning_of(model) if weights is None else weights.learner["model"])
+                if weights is not None:
+                    self.learner.load_anchor(weights.anchor)
+
+    def close(self) -> None:
+        """Take the updates that were handed in, and end the worker."""
+        self.updates.close()
+
+    # ------------------------------------------------------------ answer
+
+    def serve(self, query: Query, number: int, writer: RunWriter | None = None) -> Served:
+        """Sample, observe, retrieve, decide.
+
+        Raises:
+            DataError: every rollout failed in the policy itself.
+        """
+        settings, started = self.settings, time.monotonic()
+        if writer is not None:
+            writer.put_blob(query.data)
+        seeds = [settings.seed + 1 + k for k in range(settings.rollouts)]
+        rollouts = self._runner.run([(query.task, seed) for seed in seeds], writer)
+        sampled = time.monotonic()
+        packed = pack_rollouts(self.policy, self.bank, query.task, rollouts)
+        if not packed:
+            raise DataError(f"query {query.task.id}: all {len(rollouts)} rollouts failed; {rollouts[0].trajectory.stop_detail}")
+        with self.policy.paused():
+            measured = self.learner.measure([example for _, example in packed])
+        rolled = sorted((Rolled(t, e, m) for (t, e), m in zip(packed, measured, strict=True)), key=lambda one: one.trajectory.id)
+        scored = time.monotonic()
+        facts, text_D, pixel_D = self.facts(query, rolled, number)
+        decision = decide(facts, settings.decision)
+        seconds = {"sample": sampled - started, "score": scored - sampled, "decide": time.monotonic() - scored}
+        return Served(facts, decision, tuple(rolled), text_D, pixel_D, seconds)
+
+    def facts(self, query: Query, rolled: Sequence[Rolled], number: int) -> tuple[QueryFacts, np.ndarray, np.ndarray | None]:
+        """What a decision will be made from, and the two parts of the query's key."""
+        tokenizer, merge, medium = self.policy.checkpoint.tokenizer, self.policy.merge, query.task.medium.sha256
+        seed = self.settings.seed + 1000 * number
+        found = [observe(one, query, tokenizer=tokenizer, merge=merge, insight=self.insight, seed=seed + k) for k, one in enumerate(rolled)]
+        text_D = text_key(rolled[0])
+        pixel_D = pixel_key(rolled[0], found[0], query, self._encoder) if self._encoder is not None else None
+        neighbours: tuple[NeighbourFacts, ...] = ()
+        if self.settings.neighbours and len(self.memory):
+            near: tuple[Neighbour, ...] = self.memory.neighbours(
+                text_D if self.settings.omega < 1 else None, pixel_D, num=self.settings.neighbours
+            )
+            neighbours = tuple(neighbour_facts(one) for one in near)
+        return QueryFacts(id=f"{number}:{query.task.id}", medium=medium, rollouts=tuple(found), neighbours=neighbours), text_D, pixel_D
+
+    # ------------------------------------------------------------ learn
+
+    def lesson(self, served: Served, progress: Progress, seconds: float) -> tuple[Job, Progress]:
+        """What an answered query teaches, and the progress after it; nothing where training and sampler saw different things.
+
+        Args:
+            seconds: that the answer took.
+        """
+        settings, tally = self.settings, progress.tally
+        earned, value = credit(served.facts, served.decision, progress.value, settings.decision)
+        is_held = settings.learns and _mismatch(served) > settings.max_mismatch
+        tally = replace(
+            tally,
+            abstained=tally.abstained + earned.is_masked,
+            accepted=tally.accepted + (not earned.is_masked),
+            held=tally.held + is_held,
+        )
+        lessons = _lessons(served, earned) if settings.learns and not is_held else ()
+        job = Job(
+            number=progress.position,
+            query=served.facts.id,
+            answer=served.decision.answer,
+            is_masked=earned.is_masked,
+            lessons=lessons,
+            features=self._features([one.example for one in lessons]) if self._has_twin else {},
+            row=answered_row(
+                served.facts, served.decision, earned, tally, progress.position, {**served.seconds, "learn": 0.0, "total": seconds}
+            ),
+        )
+        return job, replace(progress, value=value, tally=tally, position=progress.position + 1, jobs=(*progress.jobs, job))
+
+    def item(self, served: Served, query: Query) -> Item:
+        """What the memory takes in: the exemplar, or the first rollout where there is none."""
+        one = first_of(served.rolled, served.decision.exemplar)
+        own = next(facts for facts in served.facts.rollouts if facts.id == one.trajectory.id)
+        value = own.intrinsic
+        entry = Entry(
+            id=served.facts.id,
+            medium=query.task.medium.sha256,
+            trajectory=one.trajectory.id,
+            answer=served.decision.label,
+            value=None if np.isnan(value) else value,
+            facts=entry_facts(served.facts, own),
+        )
+        return Item(entry, served.text_D if self.settings.omega < 1 else None, served.pixel_D)
+
+
+def _mismatch(served: Served) -> float:
+    return sampler_mismatch([one.trajectory for one in served.rolled], [one.measured for one in served.rolled])
+
+
+def _lessons(served: Served, earned: Credit) -> tuple[Lesson, ...]:
+    """Of the rollouts that repeat no other."""
+    return tuple(
+        Lesson(one.example, one.measured.logp_N, one.measured.anchor_logp_N, advantage)
+        for one, is_kept, advantage in zip(served.rolled, earned.is_kept, earned.advantages, strict=True)
+        if is_kept
+    )
