@@ -28,7 +28,6 @@ from pixelis.eval.metrics.process import (
     ActionEntropy,
     CompositeReasoning,
     action_entropy,
-    answer_in_words,
     mean_visual_fidelity,
     rate_of_composite_reasoning,
     rate_of_pixel_reasoning,
@@ -40,6 +39,7 @@ from pixelis.eval.report import number_text, rate_text, table_text
 from pixelis.eval.stats import Rate, known
 from pixelis.rewards.chains import adjacent_z, composite_chains, composite_share, valid_share
 from pixelis.tools.execute import Executor
+from pixelis.ttrl.facts import in_words
 
 COSINES_FILE = "cosines.jsonl"
 MULTI_STEP = 3
@@ -157,7 +157,7 @@ def _plans(pairs: Sequence[tuple[Item, Trajectory]], executor: Executor, seed: i
     checks = []
     for item, trajectory in pairs:
         with open_medium(render(item), name=item.medium_name) as medium:
-            checks += check_plans(trajectory, medium, executor, answer=answer_in_words(item, trajectory.answer), seed=seed)
+            checks += check_plans(trajectory, medium, executor, answer=in_words(trajectory.answer, item.choices), seed=seed)
     return plan_consistency(checks, seed=seed)
 
 

@@ -18,12 +18,12 @@ from pixelis.core.trajectory import Trajectory
 from pixelis.data.world.items import render
 from pixelis.data.world.shifts import Shift
 from pixelis.eval.metrics.plan import check_plan_on
-from pixelis.eval.metrics.process import answer_in_words
 from pixelis.eval.pixelworld import ItemSet, Progress
 from pixelis.eval.robustness import CLEAN, Grid, grid_from_json, grid_json, make_grid
 from pixelis.eval.scores import ItemScore
 from pixelis.eval.sweep import Condition, Sweep, read_facts, run_sweep, write_result
 from pixelis.tools.execute import Executor
+from pixelis.ttrl.facts import in_words
 
 ROBUSTNESS = "robustness"
 """The kind of evaluation, as run.json names it."""
@@ -155,5 +155,5 @@ def plan_survives(trajectory: Trajectory, shifted: ItemSet, index: int, executor
     if not trajectory.steps or (item.kind == "video" and shifted.shift is not None and shifted.shift.kind == "motion"):
         return None
     with open_medium(render(item), name=item.medium_name) as medium:
-        answer = answer_in_words(item, trajectory.answer)
+        answer = in_words(trajectory.answer, item.choices)
         return check_plan_on(trajectory, medium, executor, name=str(shifted.shift), answer=answer).survives

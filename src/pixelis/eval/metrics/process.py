@@ -16,10 +16,11 @@ import numpy as np
 
 from pixelis.core.decisive import decisive_steps
 from pixelis.core.trajectory import Trajectory
-from pixelis.data.world.item import LETTERS, Item
+from pixelis.data.world.item import Item
 from pixelis.data.world.verify import verify_trajectory
 from pixelis.eval.stats import Rate, known_rate
 from pixelis.rewards.chains import LEAST_CHAIN, TAU_ADJACENT, Chain, composite_chains, composite_share, valid_share
+from pixelis.ttrl.facts import in_words
 
 T = TypeVar("T")
 
@@ -43,16 +44,8 @@ def step_facts(item: Item, trajectory: Trajectory) -> StepFacts:
         ops=tuple(step.call.op if step.call else None for step in trajectory.steps),
         is_valid=tuple(check.is_valid for check in checks),
         fit=tuple(check.score for check in checks),
-        is_decisive=decisive_steps(trajectory, answer=answer_in_words(item, trajectory.answer)),
+        is_decisive=decisive_steps(trajectory, answer=in_words(trajectory.answer, item.choices)),
     )
-
-
-def answer_in_words(item: Item, answer: str | None) -> str | None:
-    """The words of the option whose letter was given; any other answer as it is."""
-    letter = (answer or "").strip(" ().:").upper()
-    if item.choices and len(letter) == 1 and letter in LETTERS[: len(item.choices)]:
-        return item.choices[LETTERS.index(letter)]
-    return answer
 
 
 # ---------------------------------------------------------------- RaPR
