@@ -18,6 +18,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from pixelis.core.geometry import Box
+from pixelis.eval.metrics.tracks import track_scores
+
 MIN_VISIBLE = 0.3
 """Below this share of visible pixels the synthetic object counts as hidden."""
 
@@ -200,23 +203,6 @@ def iou(a: tuple | None, b: tuple | None) -> float:
     return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
 
 
-def _sequence(truth: list, found: list) -> dict:
-    """TrackEval's in-memory sequence of one true and one found track."""
-    gt_ids = [np.zeros(int(box is not None), int) for box in truth]
-    tracker_ids = [np.zeros(int(box is not None), int) for box in found]
-    pairs = zip(truth, found, strict=True)
-    return {
-        "gt_ids": gt_ids,
-        "tracker_ids": tracker_ids,
-        "similarity_scores": [np.full((int(a is not None), int(b is not None)), iou(a, b)) for a, b in pairs],
-        "num_gt_dets": sum(map(len, gt_ids)),
-        "num_tracker_dets": sum(map(len, tracker_ids)),
-        "num_gt_ids": 1,
-        "num_tracker_ids": 1,
-        "num_timesteps": len(truth),
-    }
-
-
 def score(truth: list, found: list) -> dict[str, float]:
     """Mean IoU over frames where the object is visible, HOTA (mean over thresholds) and MOTA of one track.
 
@@ -224,16 +210,10 @@ def score(truth: list, found: list) -> dict[str, float]:
         truth: per frame the true box or None when hidden.
         found: per frame the found box or None.
     """
-    import trackeval  # heavy, and only a benchmark needs it
-
-    data = _sequence(truth, found)
-    clear = trackeval.metrics.CLEAR({"PRINT_CONFIG": False})
+    found_F, truth_F = ([{} if box is None else {1: Box(*map(float, box))} for box in track] for track in (found, truth))
+    scores = track_scores([(truth_F, found_F)])
     seen = [iou(a, b) for a, b in zip(truth, found, strict=True) if a is not None]
-    return {
-        "iou": float(np.mean(seen)) if seen else float("nan"),
-        "hota": float(np.mean(trackeval.metrics.HOTA().eval_sequence(data)["HOTA"])),
-        "mota": float(clear.eval_sequence(data)["MOTA"]),
-    }
+    return {"iou": float(np.mean(seen)) if seen else float("nan"), "hota": scores.hota, "mota": scores.mota}
 
 
 def engine(name: str, media: Path):
