@@ -62,9 +62,11 @@ def _serve(wanted: AdaptRecipe, folder: Path, checkpoint: str, *, log: Any, has_
     from pixelis.ttrl.decide import DecisionSettings
     from pixelis.ttrl.fit import canaries, read_calibration
     from pixelis.ttrl.insight import Insight
+    from pixelis.ttrl.methods import as_method
     from pixelis.ttrl.serving import Adapter
     from pixelis.ttrl.state import AdaptSettings
     from pixelis.ttrl.stream import WorldStream, parse_segments
+    from pixelis.ttrl.stress import Stress
     from pixelis.ttrl.vote import Weighing
 
     where = WEIGHTS / checkpoint if (WEIGHTS / checkpoint).is_dir() else checkpoint
@@ -77,11 +79,13 @@ def _serve(wanted: AdaptRecipe, folder: Path, checkpoint: str, *, log: Any, has_
         reliability=vote.reliability,
         calibrator=fitted.calibrator,
         delta=vote.delta,
-        quantile=fitted.quantile,
+        quantile=fitted.quantile if vote.use_conformal else None,
+        counts_neighbours=vote.counts_neighbours,
     )
     corridor = CorridorSettings(**wanted.corridor.model_dump())
     tables = wanted.adapt.model_dump() | wanted.serve.model_dump()
-    settings = AdaptSettings(**tables, seed=wanted.seed, decision=decision, corridor=corridor)
+    stress = Stress(**wanted.stress.model_dump())
+    settings = as_method(AdaptSettings(**tables, seed=wanted.seed, decision=decision, corridor=corridor, stress=stress))
     table = wanted.stream
     stream = WorldStream(parse_segments(table.segments), table.split, table.seed, table.first, table.order_seed, table.families)
     loaded = load_learner(where, wanted.lora, adapter=wanted.adapter, dtype=wanted.dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from pixelis.config_train import CorridorTable, LoraTable, Table
@@ -28,7 +30,9 @@ class AdaptTable(Table):
     rollouts: int = Field(default=8, ge=1)
     neighbours: int = Field(default=8, ge=0)
     omega: float = Field(default=0.5, ge=0, le=1)
+    method: Literal["ttrl", "entropy", "retrieval"] = "ttrl"
     learns: bool = True
+    max_accepted: int | None = Field(default=None, ge=0)
     ema: float = Field(default=0.995, ge=0, le=1)
     rate: float = Field(default=2e-5, gt=0)
     beta: float = Field(default=0.3, gt=0)
@@ -49,10 +53,22 @@ class VoteTable(Table):
     """See `pixelis.ttrl.decide.DecisionSettings`."""
 
     vote: str = "weighted"
+    counts_neighbours: bool = False
     reliability: str = "one_coin"
+    use_conformal: bool = True
+    """False goes by the margin alone, whatever the calibration says."""
     delta: float = Field(default=DELTA, ge=0, le=1)
     power: float = Field(default=Weighing().power, ge=0)
     entropy_scale: float = Field(default=1.0, gt=0)
+
+
+class StressTable(Table):
+    """See `pixelis.ttrl.stress.Stress`."""
+
+    flip: float = Field(default=0.0, ge=0, le=1)
+    near_miss: float = Field(default=0.0, ge=0, le=1)
+    jpeg: int | None = Field(default=None, ge=1, le=100)
+    rescale: float = Field(default=1.0, gt=0, le=1)
 
 
 class AdaptRecipe(Table):
@@ -76,3 +92,4 @@ class AdaptRecipe(Table):
     serve: ServeTable = ServeTable()
     vote: VoteTable = VoteTable()
     corridor: CorridorTable = CorridorTable()
+    stress: StressTable = StressTable()

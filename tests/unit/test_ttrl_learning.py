@@ -10,6 +10,7 @@ from collections import defaultdict
 from contextlib import closing
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -23,6 +24,7 @@ from pixelis.policy.vlm_load import load_checkpoint
 from pixelis.policy.vlm_make import make_checkpoint
 from pixelis.retrieval.keys import KeySpec
 from pixelis.retrieval.memory import open_memory, read_memory
+from pixelis.tools.engines.encoder_efficientnet import EfficientNetEncoder
 from pixelis.tools.settings import ToolSettings
 from pixelis.tools.toolbox import resolved
 from pixelis.train.corridor import CorridorState, regulate
@@ -34,10 +36,12 @@ from pixelis.ttrl import learn as update
 from pixelis.ttrl.adapt import run_adapt
 from pixelis.ttrl.decide import Decision, DecisionSettings, credit
 from pixelis.ttrl.fit import check_decisions, fit, read_calibration, read_records
-from pixelis.ttrl.losses import token_shares, ttrl_loss
+from pixelis.ttrl.losses import entropy_loss, token_entropies, token_shares, ttrl_loss
+from pixelis.ttrl.methods import as_method
 from pixelis.ttrl.serving import Adapter
-from pixelis.ttrl.state import METRICS_FILE, QUERIES_FILE, STATE_FILE, AdaptSettings
+from pixelis.ttrl.state import METHODS, METRICS_FILE, QUERIES_FILE, STATE_FILE, AdaptSettings, Progress
 from pixelis.ttrl.stream import Segment, WorldStream, parse_segments
+from pixelis.ttrl.stress import Stress
 from pixelis.ttrl.value import ValueState
 from pixelis.ttrl.worker import Inline, Twin, UpdateFailed, Worker, without_dropout
 
@@ -74,6 +78,30 @@ def test_parts_of_a_query_add_up():
     parts = [ttrl_loss(logp[s], anchor[s], share[s], is_masked=False, beta=0.3, num_tokens=3) for s in (slice(0, 2), slice(2, 3))]
     assert float(sum(parts)) == pytest.approx(float(whole))
     assert kl_of([tensor(-0.5)], [tensor(-0.5 + math.log(2))]) == pytest.approx(1 - math.log(2))
+
+
+def test_entropies_by_hand_and_by_finite_differences():
+    """Two tokens over four words, one of which cannot be drawn: its share is 0, and so is its gradient."""
+    logits = torch.tensor([[1.0, 1.0, -math.inf, 1.0], [0.3, -1.2, -math.inf, 2.0]], dtype=torch.float64)
+    entropy = lambda values: token_entropies(values.log_softmax(-1))  # noqa: E731
+    assert float(entropy(logits)[0]) == pytest.approx(math.log(3))
+    moved = logits.clone().requires_grad_()
+    entropy(moved)[1].backward()
+    assert moved.grad[0].tolist() == [0.0] * 4 and moved.grad[1, 2] == 0.0
+    for word in (0, 1, 3):
+        step = torch.zeros_like(logits)
+        step[1, word] = 1e-5
+        slope = float((entropy(logits + step) - entropy(logits - step))[1]) / 2e-5
+        assert float(moved.grad[1, word]) == pytest.approx(slope, abs=1e-8) and slope != 0.0
+
+
+def test_entropy_loss_by_hand():
+    """Mean entropy (0.6 + 0.2 + 0.1) / 3, and the KL of `test_loss_and_gradient_by_hand`."""
+    entropy, logp = tensor(0.6, 0.2, 0.1).requires_grad_(), tensor(-0.5, -0.7, -0.2).requires_grad_()
+    loss = entropy_loss(entropy, logp, logp.detach() + math.log(2), beta=0.3, num_tokens=3)
+    assert float(loss.detach()) == pytest.approx(0.3 + 0.3 * (1 - math.log(2)))
+    loss.backward()
+    assert entropy.grad.tolist() == pytest.approx([1 / 3] * 3) and logp.grad.tolist() == pytest.approx([-0.1] * 3)
 
 
 # ---------------------------------------------------------------- streams
@@ -136,7 +164,7 @@ def run(born, out, settings=SETTINGS, *, audit=STREAM, kill_at=None, stream=STRE
         return kind(policy, make_executor(tools), tools, settings, memory=memory, canary=canary, updates=updates)
 
     try:
-        spec = KeySpec(text_dim=SIZES["hidden"], pixel_dim=8, omega=settings.omega)
+        spec = KeySpec(text_dim=SIZES["hidden"], pixel_dim=EfficientNetEncoder.dim, omega=settings.omega)
         return run_adapt(serving, stream, out, {"stream": "test"}, settings, spec=spec, audit=audit, log=log)
     finally:
         policy.close()
@@ -260,6 +288,131 @@ def test_between_answers_the_paper_s_steps_are_taken_one_after_another(born, who
         assert lines(whole)[-1]["beta"] == corridor.beta
         after = weights_of(whole / "policy")
         assert all(torch.equal(value, after[name]) for name, value in policy.checkpoint.model.named_parameters())
+
+
+# ---------------------------------------------------------------- other methods, one budget, stress
+
+
+class Silly:
+    """An audit whose word must not matter."""
+
+    def is_right(self, number, answer):
+        return bool(number % 2)
+
+
+@pytest.fixture(scope="module")
+def others(born, tmp_path_factory):
+    """The two baselines on the stream."""
+    folder = tmp_path_factory.mktemp("methods")
+    return {name: run(born, folder / name, as_method(replace(SETTINGS, method=name))) for name in METHODS[1:]}
+
+
+def test_entropy_is_minimised_without_a_vote_and_without_abstaining(born, others):
+    rows = lines(others["entropy"])
+    assert [row["accepted"] for row in rows] == [1, 2, 3] and [row["kept"] for row in rows] == [3, 3, 3]
+    assert not any(row["masked"] for row in rows)
+    assert all(row["kl"] is not None and not row["rolled_back"] for row in rows)
+    for record in read_records(others["entropy"]):
+        assert record.decision.label == sorted(record.facts.rollouts, key=lambda one: one.id)[0].label and not record.decision.is_abstaining
+    assert check_decisions(others["entropy"]) == (3, [])
+
+
+def test_an_update_of_entropy_makes_the_policy_surer(born, tmp_path):
+    tools, settings = resolved(ToolSettings()), as_method(replace(SETTINGS, method="entropy"))
+    policy = VlmPolicy(load_learner(born), max_new_tokens=10)
+    with closing(policy), open_memory(tmp_path / "memory", KeySpec(text_dim=SIZES["hidden"], pixel_dim=8, omega=0.0)) as memory:
+        adapter = Adapter(policy, make_executor(tools), tools, settings, memory=memory)  # nothing is answered, all is learnt
+        with STREAM.open(0) as query:
+            served = adapter.serve(query, 0)
+            job, _ = adapter.lesson(served, Progress(), 0.0)
+            entropy = lambda: torch.cat([m.entropy_N for m in adapter.learner.measure([one.example for one in job.lessons])])  # noqa: E731
+            with policy.paused():
+                before, logp = entropy(), torch.cat([one.logp_N for one in job.lessons])
+                outcome = update.learn(adapter.learner, job.lessons, is_masked=True, beta=0.3, canary=None)
+                after = entropy()
+    assert served.decision.answer is None and not job.is_masked and len(job.lessons) == 3
+    assert outcome.loss == pytest.approx(float(before.mean()), rel=1e-5)  # at the anchor the KL is 0
+    assert float(after.mean()) < float(before.mean()) and outcome.kl > 0 and len(logp) == len(before)
+
+
+def test_retrieval_answers_by_neighbours_and_learns_nothing(born, others):
+    out = others["retrieval"]
+    before, after = weights_of(born), weights_of(out / "policy")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert [row["accepted"] for row in lines(out)] == [0, 0, 0] and check_decisions(out) == (3, [])
+    for record in read_records(out):
+        said = {one.label for one in record.facts.rollouts}
+        near = [one for one in record.facts.neighbours if one.answer in said]
+        assert len(record.facts.neighbours) == min(2, int(record.facts.id[0])) and record.decision.label in said
+        loud = {label: sum(one.similarity for one in near if one.answer == label) for label in said}
+        assert loud[record.decision.label] == max(loud.values())
+
+
+@pytest.mark.parametrize("name", METHODS[1:])
+def test_labels_never_reach_other_methods(born, others, tmp_path, name):
+    settings = as_method(replace(SETTINGS, method=name))
+    for audit in (None, Silly()):
+        out = run(born, tmp_path / type(audit).__name__, settings, audit=audit)
+        assert is_equal(out, others[name]) and (out / QUERIES_FILE).read_bytes() == (others[name] / QUERIES_FILE).read_bytes()
+
+
+def test_a_budget_of_updates_ends_learning_and_not_answering(born, whole, tmp_path):
+    spent = run(born, tmp_path / "spent", replace(SETTINGS, max_accepted=1))
+    rows = lines(spent)
+    assert [row["accepted"] for row in rows] == [1, 1, 1] and lines(whole)[-1]["accepted"] == 3
+    assert [row["kl"] is None for row in rows] == [False, True, True] and len(lines(spent, QUERIES_FILE)) == 3
+    assert is_equal(spent, run(born, tmp_path / "short", stream=WorldStream((Segment(1),), split="dev", families=("no_tool",))))
+    late = run(born, tmp_path / "late", replace(SETTINGS, max_accepted=1, lag=1))
+    assert [row["accepted"] for row in lines(late)] == [1, 1, 1]
+
+
+class Hard(Hearing):
+    """Flips must have another answer to go to."""
+
+    def _neighbours(self, text_D, asked_D, labels, number):
+        return super()._neighbours(text_D, asked_D, ["no", "yes"], number)
+
+
+def test_stress_is_recorded_decided_again_and_not_remembered(born, tmp_path):
+    decision = DecisionSettings(delta=0.0, vote="majority", counts_neighbours=True)
+    settings = replace(SETTINGS, learns=False, decision=decision)
+    clean = run(born, tmp_path / "clean", settings, kind=Hard)
+    hit = run(born, tmp_path / "hit", replace(settings, stress=Stress(flip=1.0)), kind=Hard)
+    assert check_decisions(hit) == (3, [])
+    answers = {record.facts.id: record.decision.label for record in read_records(hit)}
+    for record in read_records(hit):
+        for one in record.facts.neighbours:
+            assert one.stress == "flip" and {one.answer, answers[one.id]} == {"no", "yes"}  # the memory says what was decided
+    assert not any(one.stress for record in read_records(clean) for one in record.facts.neighbours)
+    with pytest.raises(ConfigError, match="its settings differ"):
+        run(born, hit, settings)
+
+
+def test_stressed_keys_ask_and_are_not_stored(born, tmp_path):
+    settings = replace(SETTINGS, learns=False, omega=0.5)
+    clean, hit = (
+        run(born, tmp_path / str(k), replace(settings, stress=some)) for k, some in enumerate((Stress(), Stress(jpeg=20, rescale=0.5)))
+    )
+    likes = [[one.similarity for record in read_records(out) for one in record.facts.neighbours] for out in (clean, hit)]
+    assert len(likes[0]) == len(likes[1]) == 3 and all(a != b for a, b in zip(*likes, strict=True))
+    with read_memory(clean / "memory") as one, read_memory(hit / "memory") as two:
+        assert np.array_equal(one.rows(), two.rows())
+
+
+def test_settings_that_would_do_nothing_are_refused_and_defaults_are_not_told():
+    for wrong, says in (
+        ({"method": "tent"}, "ttrl, entropy, retrieval"),
+        ({"method": "retrieval", "neighbours": 0}, "neighbours = 0"),
+        ({"stress": Stress(flip=0.3), "neighbours": 0}, "neighbours = 0"),
+        ({"stress": Stress(jpeg=20)}, "omega = 0"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            replace(SETTINGS, **wrong)
+    told = SETTINGS.to_json()
+    assert not {"method", "max_accepted", "stress"} & told.keys() and "counts_neighbours" not in told["decision"]
+    stressed = replace(SETTINGS, max_accepted=4, stress=Stress(flip=0.3)).to_json()
+    assert stressed["max_accepted"] == 4 and stressed["stress"]["flip"] == 0.3
+    assert as_method(SETTINGS) == SETTINGS and as_method(replace(SETTINGS, method="retrieval")).learns is False
 
 
 # ---------------------------------------------------------------- a worker beside serving

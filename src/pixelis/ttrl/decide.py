@@ -8,7 +8,7 @@ order in which they arrive changes nothing, not even a rounding. Source: paper Â
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from pixelis.rewards.penalty import penalty
 from pixelis.ttrl.abstain import DELTA, Abstention, abstain
 from pixelis.ttrl.calibrate import Calibrator, calibrated
 from pixelis.ttrl.exemplar import choose_exemplar
-from pixelis.ttrl.facts import QueryFacts, RolloutFacts, load_record
+from pixelis.ttrl.facts import NeighbourFacts, QueryFacts, RolloutFacts, load_record
 from pixelis.ttrl.fidelity import Fidelity, fidelities
 from pixelis.ttrl.reliability import reliabilities
 from pixelis.ttrl.returns import DUPLICATE, advantages, kept, returns
@@ -44,6 +44,8 @@ class DecisionSettings:
     """Least margin."""
     quantile: float | None = None
     """Of `abstain.conformal_quantile`; None goes by the margin alone."""
+    counts_neighbours: bool = False
+    """Whether each neighbour's answer is one more voice, beside what neighbours tell of reliability and fidelity."""
     alignment_temperature: float = TEMPERATURE
     value_decay: float = VALUE_DECAY
     baseline_decay: float = BASELINE_DECAY
@@ -65,7 +67,7 @@ class Weighed:
     worker: str
     reliability: float | None
     weight: float
-    """Share of all weights, before rankings."""
+    """Share of all weights, before rankings; those of neighbours are the rest."""
     similarity: float | None
     """To the exemplar; None where there is none."""
 
@@ -106,14 +108,15 @@ def decide(facts: QueryFacts, settings: DecisionSettings = DecisionSettings()) -
     trust = [of_worker.get(one.worker, math.nan) for one in rollouts]
 
     voters = [_voter(*parts) for parts in zip(rollouts, confidences, found, trust, strict=True)]
-    weight_N, ballot = hold_vote(voters, settings.vote, settings.weighing)
+    others = [neighbour_voter(one, of_worker) for one in facts.neighbours if one.answer is not None] if settings.counts_neighbours else []
+    weight_N, ballot = hold_vote([*voters, *others], settings.vote, settings.weighing)
     abstention = abstain(ballot, delta=settings.delta, quantile=settings.quantile)
 
     place = _exemplar(rollouts, found, ballot.winner)
     likes = _similarities(rollouts, place, settings.alignment_temperature)
     return Decision(
         query=facts.id,
-        rollouts=tuple(_weighed(*parts) for parts in zip(rollouts, voters, found, weight_N, likes, strict=True)),
+        rollouts=tuple(_weighed(*parts) for parts in zip(rollouts, voters, found, weight_N[: len(rollouts)], likes, strict=True)),
         ballot=ballot,
         abstention=abstention,
         exemplar=None if place is None else rollouts[place].id,
@@ -132,8 +135,23 @@ def _voter(one: RolloutFacts, confidence: float, fidelity: Fidelity, reliability
     return Voter(one.label, confidence, entropy, fidelity.value, reliability, one.ranking)
 
 
+def neighbour_voter(one: NeighbourFacts, of_worker: Mapping[str, float]) -> Voter:
+    """A neighbour's answer as a voice: as sure as it is alike and was united, as reliable as those who gave that answer there.
+
+    The paper speaks of "flipped neighbor answers" that steer a vote, and does not say what a neighbour's answer weighs.
+    """
+    said = [vote for vote in one.votes if vote.label == one.answer]
+    trust = [of_worker[vote.worker] for vote in said]
+    return Voter(
+        one.answer,
+        confidence=max(0.0, one.similarity) * len(said) / len(one.votes) if one.votes else math.nan,
+        reliability=math.fsum(trust) / len(trust) if trust else math.nan,
+        similarity=one.similarity,
+    )
+
+
 def _exemplar(rollouts: Sequence[RolloutFacts], found: Sequence[Fidelity], winner: str | None) -> int | None:
-    """Place of the exemplar. Under ranked voting an answer may win that no rollout put first: then there is none."""
+    """Place of the exemplar. By rankings or neighbours an answer may win that no rollout gave as its own: then there is none."""
     places = [k for k, one in enumerate(rollouts) if winner is not None and one.label == winner]
     if not places:
         return None

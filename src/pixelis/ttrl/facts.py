@@ -6,7 +6,7 @@ A field that is None is unknown. What can be made again from these facts is not 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -86,6 +86,10 @@ class NeighbourFacts:
     """Of its exemplar: references for VisFid where the medium is the same."""
     intrinsic: float | None = None
     """Curiosity + coherence of its exemplar."""
+    answer: str | None = None
+    """The label that its query came to."""
+    stress: Literal["", "flip", "near_miss"] = ""
+    """What was done to it on purpose, see `ttrl/stress.py`; empty for what retrieval found."""
 
 
 @record

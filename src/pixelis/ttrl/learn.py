@@ -12,7 +12,8 @@ import torch
 from pixelis.rollout.pack import Example
 from pixelis.train.grpo import kl_of
 from pixelis.train.policy_learner import PolicyLearner
-from pixelis.ttrl.losses import token_shares, ttrl_loss
+from pixelis.ttrl.entropy import EntropyLearner
+from pixelis.ttrl.losses import entropy_loss, token_shares, ttrl_loss
 
 MOST_KL = 0.4
 """Token-KL to the anchor, nats, beyond which an update is taken back."""
@@ -68,6 +69,7 @@ def learn(
     """Take one step on a query's rollouts; weights and optimiser are put back where it does harm.
 
     Args:
+        learner: an `EntropyLearner` minimises its own entropy instead, whatever the advantages say.
         lessons: of the rollouts that repeat no other; at least one.
         is_masked: only the KL acts.
     """
@@ -76,8 +78,10 @@ def learn(
     shares = token_shares(lengths, [one.advantage for one in lessons])
 
     def loss_of(rows: list[int], logp_N: torch.Tensor) -> torch.Tensor:
-        share_N = torch.cat([torch.full((lengths[k],), shares[k]) for k in rows]).to(logp_N.device)
         anchor_N = torch.cat([anchors[k] for k in rows])
+        if isinstance(learner, EntropyLearner):
+            return entropy_loss(learner.entropy_N, logp_N, anchor_N, beta=beta, num_tokens=sum(lengths))
+        share_N = torch.cat([torch.full((lengths[k],), shares[k]) for k in rows]).to(logp_N.device)
         return ttrl_loss(logp_N, anchor_N, share_N, is_masked=is_masked, beta=beta, num_tokens=sum(lengths))
 
     before = copied(learner.state())

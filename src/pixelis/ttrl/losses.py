@@ -1,7 +1,11 @@
-"""The loss of Pixel TTRL. Letters: N sampled tokens. Source: paper §3.2.3, "Objective"; supplement 6."""
+"""The loss of Pixel TTRL, and that of the baseline that sharpens itself. Pure.
+
+Letters: N sampled tokens, V vocabulary. Source: paper §3.2.3, "Objective"; supplement 6; Wang et al. (2021) for entropy minimisation.
+"""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -22,7 +26,32 @@ def ttrl_loss(logp_N: Tensor, anchor_logp_N: Tensor, share_N: Tensor, *, is_mask
         is_masked: m: the vote abstained; only the KL acts then, whatever the shares say.
         num_tokens: of the whole query, of which this may be a part.
     """
-    to_anchor_N = anchor_logp_N - logp_N
-    kl = (to_anchor_N.exp() - to_anchor_N - 1).sum() / max(1, num_tokens)
     policy = logp_N.new_zeros(()) if is_masked else -(share_N * logp_N).sum()
-    return policy + beta * kl
+    return policy + beta * _mean_kl(logp_N, anchor_logp_N, num_tokens)
+
+
+def entropy_loss(entropy_N: Tensor, logp_N: Tensor, anchor_logp_N: Tensor, *, beta: float, num_tokens: int) -> Tensor:
+    """Mean token entropy + the same KL term; a part of the query's loss.
+
+    Args:
+        entropy_N: of the policy where each token was sampled, nats, with gradient.
+        num_tokens: of the whole query.
+    """
+    return entropy_N.sum() / max(1, num_tokens) + beta * _mean_kl(logp_N, anchor_logp_N, num_tokens)
+
+
+def token_entropies(logp_NV: Tensor) -> Tensor:
+    """Entropy of each row in nats, [N], >= 0.
+
+    Args:
+        logp_NV: log-probabilities; minus infinity for what cannot be sampled.
+    """
+    # 0 * -inf is NaN, and so is the gradient of any other way to write p log p at p = 0.
+    known_NV = torch.where(logp_NV.isneginf(), 0.0, logp_NV)
+    return -(logp_NV.exp() * known_NV).sum(-1)
+
+
+def _mean_kl(logp_N: Tensor, anchor_logp_N: Tensor, num_tokens: int) -> Tensor:
+    """k3 estimate of the KL to the anchor, a part of the mean over the query's tokens."""
+    to_anchor_N = anchor_logp_N - logp_N
+    return (to_anchor_N.exp() - to_anchor_N - 1).sum() / max(1, num_tokens)

@@ -5,7 +5,7 @@ Letters: T tokens, N sampled tokens, D features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,13 +92,23 @@ def text_key(one: Rolled) -> np.ndarray:
     return pool_text(states_TD[is_prompt_T], np.concatenate(thoughts) if thoughts else states_TD[:0])
 
 
-def pixel_key(one: Rolled, facts: RolloutFacts, query: Query, encoder: EfficientNetEncoder) -> np.ndarray:
-    """The pixel part: a frozen encoder's mean over what decisive steps touched, or over the first frame where none did, [D]."""
+def pixel_key(
+    one: Rolled,
+    facts: RolloutFacts,
+    query: Query,
+    encoder: EfficientNetEncoder,
+    change: Callable[[np.ndarray], np.ndarray] = lambda image_HWC: image_HWC,
+) -> np.ndarray:
+    """The pixel part: a frozen encoder's mean over what decisive steps touched, or over the first frame where none did, [D].
+
+    Args:
+        change: what happens to each picture before it is encoded.
+    """
     medium, shown = query.task.medium, []
     for step, evidence in zip(one.trajectory.steps, facts.evidence, strict=True):
         if evidence.is_decisive and step.result.output is not None:
             shown += crops(step.result.output.footprint, medium)
-    return np.asarray(encoder.embed((shown or [medium.frame(0)])[:MAX_CROPS]), np.float64).mean(0)
+    return np.asarray(encoder.embed([change(image) for image in (shown or [medium.frame(0)])[:MAX_CROPS]]), np.float64).mean(0)
 
 
 def first_of(rolled: Sequence[Rolled], name: str | None) -> Rolled:

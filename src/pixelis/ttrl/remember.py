@@ -48,4 +48,5 @@ def neighbour_facts(found: Neighbour) -> NeighbourFacts:
         votes=votes,
         evidence=evidence,
         intrinsic=entry.value,
+        answer=entry.answer,
     )

@@ -16,7 +16,7 @@ from pixelis.core.store import RunWriter
 from pixelis.policy.adapters import EMA
 from pixelis.policy.vlm import VlmPolicy
 from pixelis.policy.vlm_vision import Features
-from pixelis.retrieval.entry import Entry, Item, Neighbour
+from pixelis.retrieval.entry import Entry, Item
 from pixelis.retrieval.memory import Memory
 from pixelis.rollout.pack import Example
 from pixelis.rollout.run import Limits, Runner
@@ -29,6 +29,7 @@ from pixelis.train.learner import learning_of, take_learning
 from pixelis.train.packing import pack_rollouts
 from pixelis.train.policy_learner import PolicyLearner, sampler_mismatch
 from pixelis.ttrl.decide import Credit, Decision, credit, decide
+from pixelis.ttrl.entropy import EntropyLearner
 from pixelis.ttrl.facts import NeighbourFacts, QueryFacts
 from pixelis.ttrl.insight import Insight
 from pixelis.ttrl.job import Job
@@ -38,6 +39,7 @@ from pixelis.ttrl.remember import entry_facts, neighbour_facts
 from pixelis.ttrl.rows import answered_row
 from pixelis.ttrl.state import AdaptSettings, Progress
 from pixelis.ttrl.stream import Query
+from pixelis.ttrl.stress import NUM_POOL, stressed, through_journey
 from pixelis.ttrl.worker import Inline, Shelf, Student, Twin, Updates, Weights, Worker, without_dropout
 
 BANK_BYTES = 512 << 20
@@ -100,7 +102,8 @@ class Adapter:
 
     def _learner(self, policy: VlmPolicy | Twin, bank: FeatureBank | Shelf) -> PolicyLearner:
         without_dropout(policy.checkpoint.model)
-        return PolicyLearner(policy, bank, rate=self.settings.rate, batch_tokens=self.settings.batch_tokens, anchor=EMA)
+        kind = EntropyLearner if self.settings.method == "entropy" else PolicyLearner
+        return kind(policy, bank, rate=self.settings.rate, batch_tokens=self.settings.batch_tokens, anchor=EMA)
 
     def _student(self) -> Student:
         """Learns on the model that serves, or on a copy of it."""
@@ -175,32 +178,48 @@ class Adapter:
         found = [observe(one, query, tokenizer=tokenizer, merge=merge, insight=self.insight, seed=seed + k) for k, one in enumerate(rolled)]
         text_D = text_key(rolled[0])
         pixel_D = pixel_key(rolled[0], found[0], query, self._encoder) if self._encoder is not None else None
-        neighbours: tuple[NeighbourFacts, ...] = ()
-        if self.settings.neighbours and len(self.memory):
-            near: tuple[Neighbour, ...] = self.memory.neighbours(
-                text_D if self.settings.omega < 1 else None, pixel_D, num=self.settings.neighbours
-            )
-            neighbours = tuple(neighbour_facts(one) for one in near)
+        asked_D = pixel_D
+        if pixel_D is not None and self.settings.stress.changes_pictures:
+            asked_D = pixel_key(rolled[0], found[0], query, self._encoder, lambda image: through_journey(image, self.settings.stress))
+        neighbours = self._neighbours(text_D, asked_D, [one.label for one in found], number)
         return QueryFacts(id=f"{number}:{query.task.id}", medium=medium, rollouts=tuple(found), neighbours=neighbours), text_D, pixel_D
+
+    def _neighbours(
+        self, text_D: np.ndarray, asked_D: np.ndarray | None, labels: Sequence[str | None], number: int
+    ) -> tuple[NeighbourFacts, ...]:
+        """What the memory finds, or what stress makes of it."""
+        settings, stress = self.settings, self.settings.stress
+        if not (settings.neighbours and len(self.memory)):
+            return ()
+        num = settings.neighbours + (NUM_POOL if stress.near_miss else 0)
+        near = self.memory.neighbours(text_D if settings.omega < 1 else None, asked_D, num=num)
+        found = tuple(neighbour_facts(one) for one in near)
+        return stressed(found, labels, stress, (settings.seed, number), num=settings.neighbours) if stress.changes_neighbours else found
 
     # ------------------------------------------------------------ learn
 
     def lesson(self, served: Served, progress: Progress, seconds: float) -> tuple[Job, Progress]:
-        """What an answered query teaches, and the progress after it; nothing where training and sampler saw different things.
+        """What an answered query teaches, and the progress after it.
+
+        It teaches nothing where training and sampler saw different things, or once `max_accepted` updates were accepted.
 
         Args:
             seconds: that the answer took.
         """
         settings, tally = self.settings, progress.tally
         earned, value = credit(served.facts, served.decision, progress.value, settings.decision)
-        is_held = settings.learns and _mismatch(served) > settings.max_mismatch
+        if settings.method == "entropy":
+            earned = replace(earned, is_masked=False, is_kept=(True,) * len(earned.is_kept))  # unconditional
+        is_learning = settings.learns and (settings.max_accepted is None or tally.accepted < settings.max_accepted)
+        is_held = is_learning and _mismatch(served) > settings.max_mismatch
+        is_learning = is_learning and not is_held
         tally = replace(
             tally,
             abstained=tally.abstained + earned.is_masked,
-            accepted=tally.accepted + (not earned.is_masked),
+            accepted=tally.accepted + (is_learning and not earned.is_masked),
             held=tally.held + is_held,
         )
-        lessons = _lessons(served, earned) if settings.learns and not is_held else ()
+        lessons = _lessons(served, earned) if is_learning else ()
         job = Job(
             number=progress.position,
             query=served.facts.id,

@@ -22,12 +22,15 @@ from pixelis.retrieval.entry import Entry, Item
 from pixelis.train.corridor import CorridorSettings, CorridorState
 from pixelis.ttrl.decide import DecisionSettings, dump, load
 from pixelis.ttrl.job import Job, job_of, plain_job
+from pixelis.ttrl.stress import Stress
 from pixelis.ttrl.value import ValueState
 from pixelis.ttrl.worker import Weights
 
 STATE_FILE, QUERIES_FILE, AUDIT_FILE, METRICS_FILE, ABOUT_FILE = "state.pt", "queries.jsonl", "audit.jsonl", "metrics.jsonl", "adapt.json"
 LINES_FILES = (QUERIES_FILE, AUDIT_FILE, METRICS_FILE)
 Log = Callable[[dict[str, Any]], None]
+METHODS = ("ttrl", "entropy", "retrieval")
+"""Of test-time adaptation; see `ttrl/methods.py`."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,10 @@ class AdaptSettings:
         rollouts: of each query.
         neighbours: retrieved for each query; 0 retrieves nothing.
         omega: weight of the pixel cosine in retrieval.
+        method: a name in `METHODS`; `methods.as_method` sets what it implies.
         learns: False only decides: to calibrate, or to measure the vote alone.
+        max_accepted: updates accepted by the vote after which the run goes on answering and learns no more; None for no limit. For arms of
+            a study at one budget: the least that any of them accepts.
         ema: decay of the anchor per accepted update; 1 keeps it where it began, 0 has none.
         rate: of the optimiser, constant.
         beta: the corridor's start.
@@ -47,12 +53,18 @@ class AdaptSettings:
         max_mismatch: mean |log p of training - log p of the sampler| in nats beyond which nothing is learnt from a query.
         lag: queries that are answered before an update serves. 0 updates between answers; from 1 on a worker updates beside serving.
         deadline_s: how long an answer waits for an update that should serve it.
+        stress: what is done to neighbours and to the asking key on purpose.
+
+    Raises:
+        ConfigError: an unknown method, or a value that would silently do nothing.
     """
 
     rollouts: int = 8
     neighbours: int = 8
     omega: float = 0.5
+    method: str = "ttrl"
     learns: bool = True
+    max_accepted: int | None = None
     ema: float = 0.995
     rate: float = 2e-5
     beta: float = 0.3
@@ -66,10 +78,29 @@ class AdaptSettings:
     seed: int = 0
     decision: DecisionSettings = DecisionSettings()
     corridor: CorridorSettings = CorridorSettings()
+    stress: Stress = Stress()
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ConfigError(f"method {self.method!r}: choose one of {', '.join(METHODS)}")
+        if self.neighbours == 0 and (self.method == "retrieval" or self.stress.changes_neighbours):
+            raise ConfigError("neighbours = 0: method retrieval, flip and near_miss need some; give neighbours, or leave these out")
+        if self.omega == 0 and self.stress.changes_pictures:
+            raise ConfigError("omega = 0: keys hold no pixels that jpeg or rescale could change; give omega, or leave these out")
 
     def to_json(self) -> dict[str, Any]:
+        """What makes a run what it is. What a run of an earlier release did not know is left out at its default: such a run goes on."""
         plain = {key: value for key, value in asdict(self).items() if key not in ("decision", "num_parallel", "deadline_s")}
-        return json.loads(json.dumps(plain)) | {"decision": json.loads(dump(self.decision))}
+        decision = json.loads(dump(self.decision))
+        for table, key, default in (
+            (plain, "method", "ttrl"),
+            (plain, "max_accepted", None),
+            (plain, "stress", asdict(Stress())),
+            (decision, "counts_neighbours", False),
+        ):
+            if table[key] == default:
+                del table[key]
+        return json.loads(json.dumps(plain)) | {"decision": decision}
 
 
 @record
@@ -77,6 +108,7 @@ class Tally:
     """Counts over the queries so far."""
 
     accepted: int = 0
+    """Updates that the vote let through, whatever became of them."""
     abstained: int = 0
     rolled_back: int = 0
     held: int = 0

@@ -48,6 +48,8 @@ class Voter:
     """Of its worker class, in [0, 1]."""
     ranking: tuple[str, ...] = ()
     """All answers that it considered, best first, for ranked voting; empty stands for its label alone."""
+    similarity: float = math.nan
+    """Of a neighbour, to the query; NaN for a rollout of the query itself."""
 
 
 @record
@@ -98,6 +100,25 @@ def by_confidence(voters: Sequence[Voter], how: Weighing = Weighing()) -> np.nda
     """w ∝ c^power, [N], with sum 1: answers only, nothing of how they were found."""
     weight = np.maximum(_filled([voter.confidence for voter in voters]), _LEAST) ** how.power
     return weight / math.fsum(weight)
+
+
+def first_alone(voters: Sequence[Voter], how: Weighing = Weighing()) -> np.ndarray:
+    """All weight to the first that answers, or to the very first where none does: no vote at all, [N]."""
+    chosen = next((k for k, voter in enumerate(voters) if voter.label is not None), 0)
+    return np.eye(len(voters))[chosen]
+
+
+def by_similarity(voters: Sequence[Voter], how: Weighing = Weighing()) -> np.ndarray:
+    """w ∝ a neighbour's similarity, 0 for rollouts, [N], with sum 1; neighbours whose answer no rollout gave have no say.
+
+    The rollouts only say which answers are possible. Where no neighbour has a say they weigh the same, and decide alone.
+    """
+    is_rollout_N = np.isnan([voter.similarity for voter in voters])
+    possible = {voter.label for voter, is_rollout in zip(voters, is_rollout_N, strict=True) if is_rollout} - {None}
+    weight = np.array([max(0.0, voter.similarity) if voter.label in possible else 0.0 for voter in voters])
+    weight = np.where(is_rollout_N, 0.0, weight)
+    total = math.fsum(weight)
+    return weight / total if total > 0 else is_rollout_N / is_rollout_N.sum()
 
 
 def _filled(values: Sequence[float]) -> np.ndarray:
@@ -162,8 +183,10 @@ WEIGHTS: dict[str, Callable[[Sequence[Voter], Weighing], np.ndarray]] = {
     "majority": equal,
     "confidence": by_confidence,
     "borda": equal,
+    "first": first_alone,
+    "similarity": by_similarity,
 }
-"""What rollouts weigh: in the paper's vote, and in the baselines it is compared with."""
+"""What rollouts weigh, and neighbours where they are counted: in the paper's vote, and in the baselines it is compared with."""
 
 
 def hold_vote(voters: Sequence[Voter], kind: str = "weighted", how: Weighing = Weighing()) -> tuple[np.ndarray, Ballot]:
