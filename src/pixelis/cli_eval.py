@@ -257,6 +257,48 @@ def necessity(
     _print(necessities_json(found), lambda: f"{necessity_text(found.found)}\n\nin {folder}; draw it: pixelis report {folder}", as_json)
 
 
+@app.command(
+    epilog="Examples:  pixelis eval consistency --policy nano-sft --split dev-cal --items 200 --fusion --out runs/cal   |   "
+    "pixelis eval consistency --policy nano-sft --items 400 --fusion --calibration runs/cal --out runs/votes"
+)
+def consistency(
+    folder: SweepFolder,
+    policy: PolicyOption = None,
+    model: ModelOption = None,
+    recipe: RecipeOption = None,
+    split: SplitOption = "test",
+    items: Annotated[int, typer.Option(min=1, help="How many items.")] = 200,
+    seed: SeedOption = None,
+    rollouts: Annotated[int, typer.Option(min=2, help="So many of every item, each with a seed of its own.")] = 8,
+    temperature: Annotated[float, typer.Option(min=0.01, help="Of sampling; one more rollout is made at 0.")] = 0.7,
+    fusion: Annotated[bool, typer.Option("--fusion/--no-fusion", help="Also roll out with all tools off, for late fusion.")] = False,
+    calibration: Annotated[Path | None, typer.Option(help="What this command left of another, labelled split.")] = None,
+    family: FamilyOption = None,
+    parallel: ParallelOption = 8,
+    as_json: JsonFlag = False,
+) -> None:
+    """Several rollouts of the same items, and what votes, re-ranking and late fusion make of them, at what budget."""
+    from pixelis.agent import make_policy
+    from pixelis.eval.consistency_run import CONSISTENCY, consistencies_json, run_consistency
+    from pixelis.eval.consistency_table import consistency_text
+    from pixelis.tools.toolbox import build_toolbox
+
+    wanted = _recipe(recipe, policy, model, seed, no_tools=False)
+    hot, cold = (wanted.policy.model_copy(update={"temperature": degree}) for degree in (temperature, 0.0))
+    wanted = wanted.model_copy(update={"policy": hot})
+    with _sweep(CONSISTENCY, wanted, folder, split, items, family, parallel) as sweep, _progress_line("rollouts") as progress:
+        found = run_consistency(
+            sweep,
+            build_toolbox(wanted.tools),
+            num_rollouts=rollouts,
+            greedy=lambda: make_policy(cold),
+            is_fused=fusion,
+            calibration=calibration,
+            progress=progress,
+        )
+    _print(consistencies_json(found), lambda: f"{consistency_text(found.found)}\n\nin {folder}; draw it: pixelis report {folder}", as_json)
+
+
 @app.command(epilog="Example:  pixelis eval failures runs/test")
 def failures(
     run: Annotated[Path, typer.Argument(help="The folder of a PixelWorld evaluation.")],
@@ -273,6 +315,23 @@ def failures(
         lambda: f"{audit_text(modes)}\n\nthe worst are named in {run / FAILURES_FILE}",
         as_json,
     )
+
+
+@app.command(epilog="Example:  pixelis eval selective runs/nano/ablations-ttrl/full-0 runs/nano/ablations-ttrl/hard-majority-0")
+def selective(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of pixelis adapt that were audited.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """What abstaining was worth: coverage, Err@Sel, AURC, ECE, acceptance and KL; leaves risk_coverage.jsonl in each run."""
+    from pixelis.eval.selective_run import least_accepted, read_selective, selective_json, selective_text, write_curve
+
+    found = [read_selective(run) for run in runs]
+    curves = [write_curve(run, one) for run, one in zip(runs, found, strict=True)]
+    is_comparable = len(found) > 1 and all(one.is_finished for one in found) and any(one.num_accepted for one in found)
+    least = least_accepted(found) if is_comparable else None
+    match = "" if least is None else f"\nto match them: max_accepted = {least} under [adapt]"
+    drawn = f"\n\ncurves: pixelis report {' '.join(map(str, curves))}"
+    _print({"runs": selective_json(found), "max_accepted": least}, lambda: f"{selective_text(found)}{drawn}{match}", as_json)
 
 
 def _kinds_and_severities(shifts: str, severities: str) -> tuple[tuple[str, ...], tuple[int, ...]]:

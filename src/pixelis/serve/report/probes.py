@@ -1,12 +1,15 @@
-"""Tables of what was done to a policy on purpose: the grid of shifts, tools taken away, and failures by mode. Pure."""
+"""Tables of what was done to a policy on purpose: the grid of shifts, tools taken away, votes over rollouts, failures by mode. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from pixelis.data.world.shifts import SHIFTS
+from pixelis.eval.consistency_run import Consistencies
+from pixelis.eval.consistency_table import HEAD, remarks, row_texts
 from pixelis.eval.failures import AUDIT_HEAD, audit_texts
 from pixelis.eval.necessity import ALL, CHOSEN, NEEDED, WAYS, Effect, Necessity
+from pixelis.eval.necessity_run import Necessities
 from pixelis.eval.report import number_text, rate_text
 from pixelis.eval.robustness import CLEAN, Cell, Grid
 from pixelis.eval.robustness_run import Robustness
@@ -16,12 +19,9 @@ from pixelis.serve.report.tables import Table, cells, level, marked, stars
 
 
 def probe_tables(probes: Sequence[Probe]) -> list[Table]:
-    """The tables of every grid and matrix, in the order of the probes."""
-    made = []
-    for number, probe in enumerate(probes):
-        draw = _grid_tables if isinstance(probe.found, Robustness) else _necessity_tables
-        made += draw(probe, number)
-    return made
+    """The tables of every grid, matrix and vote, in the order of the probes."""
+    draw = {Robustness: _grid_tables, Necessities: _necessity_tables, Consistencies: _consistency_tables}
+    return [table for number, probe in enumerate(probes) for table in draw[type(probe.found)](probe, number)]
 
 
 # ---------------------------------------------------------------- shifts
@@ -90,7 +90,7 @@ def _grid_row(cell: Cell) -> tuple[TableCell, ...]:
 
 
 def _necessity_tables(probe: Probe, number: int) -> list[Table]:
-    assert not isinstance(probe.found, Robustness)
+    assert isinstance(probe.found, Necessities)
     found = probe.found.found
     of = {"source": probe.file, "of": (probe.name,)}
     ways = [way for way in WAYS if any(effect.way == way for effect in found.effects)]
@@ -149,6 +149,34 @@ def _effect_row(effect: Effect) -> tuple[TableCell, ...]:
         number_text(effect.q, 4),
         rate_text(effect.rapr_drop),
     )
+
+
+# ---------------------------------------------------------------- votes over rollouts
+
+
+def _consistency_tables(probe: Probe, number: int) -> list[Table]:
+    assert isinstance(probe.found, Consistencies)
+    found = probe.found.found
+    columns = list(HEAD)
+    difference = columns.index("difference to single")
+    rows = []
+    for row in found.rows:
+        texts = row_texts(row)
+        texts[difference] = marked(texts[difference], stars(row.q))
+        rows.append(cells(*texts))
+    table = Table(
+        key=f"consistency-{number}",
+        title=f"Votes over rollouts: {probe.name}",
+        head=HEAD,
+        rows=tuple(rows),
+        note="Single: the mean of one rollout. All from the same stored rollouts; rollouts, sampled tokens and tool calls are per item. "
+        "Difference: paired, BCa bootstrap; two-sided paired permutation test, Benjamini-Hochberg over the methods; * q < 0.05, "
+        "** q < 0.01. Abstaining counts for coverage and Err@Sel alone. "
+        f"{'; '.join(remarks(found))}.",
+        source=probe.file,
+        of=(probe.name,),
+    )
+    return [table]
 
 
 # ---------------------------------------------------------------- failures

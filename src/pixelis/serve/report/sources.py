@@ -17,6 +17,7 @@ from pixelis.core.errors import DataError
 from pixelis.core.store import RUN_FILE, TRAJECTORIES_FILE, Run, sha256
 from pixelis.core.trajectory import Timing, Trajectory
 from pixelis.data.world.item import Item
+from pixelis.eval.consistency_run import CONSISTENCY, CONSISTENCY_FILE, Consistencies, read_consistency
 from pixelis.eval.failures import Mode, audit
 from pixelis.eval.failures_run import FAILURES_FILE
 from pixelis.eval.hacks import Hack, find_hacks
@@ -34,6 +35,7 @@ COUNTERS = ("update", "step", "query")
 """Keys that may number a journal's rows; the first that its first row has does."""
 
 Progress = Callable[[int, int], None]
+Found = Robustness | Necessities | Consistencies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +72,11 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """What was done to a policy on purpose, and what came of it: a grid of shifts, or tools taken away one by one."""
+    """What was done to a policy on purpose, and what came of it: a grid of shifts, tools taken away one by one, or votes over rollouts."""
 
     name: str
     file: str
-    found: Robustness | Necessities
+    found: Found
     digest: str
     """SHA-256 of the file."""
 
@@ -215,13 +217,14 @@ def _evaluation(folder: Path, name: str, made: dict[str, Item], *, num_families:
     )
 
 
-def _probe(folder: Path, name: str, file: str, read: Callable[[Path], Robustness | Necessities]) -> Probe:
+def _probe(folder: Path, name: str, file: str, read: Callable[[Path], Found]) -> Probe:
     return Probe(name=name, file=file, found=read(folder), digest=sha256((folder / file).read_bytes()))
 
 
-PROBES: dict[str, tuple[str, Callable[[Path], Robustness | Necessities]]] = {
+PROBES: dict[str, tuple[str, Callable[[Path], Found]]] = {
     ROBUSTNESS: (GRID_FILE, read_robustness),
     NECESSITY: (NECESSITY_FILE, read_necessity),
+    CONSISTENCY: (CONSISTENCY_FILE, read_consistency),
 }
 """Kind of evaluation to the file that holds its numbers, and its reader."""
 
