@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pixelis import cli_adapt, cli_eval, cli_train
+from pixelis import cli_adapt, cli_eval, cli_probe, cli_train
 from pixelis.core.errors import ConfigError, PixelisError
 
 app = typer.Typer(
@@ -105,12 +105,10 @@ def ask(
 ) -> None:
     """Ask a question about an image or a video, and watch the agent answer it step by step."""
     from pixelis.agent import ask as ask_agent
-    from pixelis.config import Recipe, load_recipe
+    from pixelis.config import recipe_with
     from pixelis.core.media import open_medium
 
-    wanted = load_recipe(recipe) if recipe else Recipe()
-    named = {name: value for name, value in {"name": policy, "model": model, "url": url}.items() if value is not None}
-    wanted = wanted.model_copy(update={"policy": wanted.policy.model_copy(update=named), "seed": wanted.seed if seed is None else seed})
+    wanted = recipe_with(recipe, seed=seed, name=policy, model=model, url=url)
     with open_medium(media) as medium:  # before the folder is made: a wrong path leaves nothing behind
         folder = run or _free_folder(Path("runs"), "ask")
         answer = ask_agent(medium, question, recipe=wanted, run_folder=folder, on_step=None if as_json else print_step)
@@ -185,7 +183,7 @@ data.command("cota", epilog="Example:  pixelis data cota recipes/nano/cota.toml 
 data.command("check", epilog="Example:  pixelis data check out/traces")(cli_train.check)
 data.command("dedup", epilog="Example:  pixelis data dedup out/test/media --world --blocklist copies.txt")(cli_train.dedup)
 app.add_typer(cli_train.train, name="train")
-app.add_typer(cli_eval.app, name="eval")
+app.add_typer(cli_probe.app, name="eval")  # the app of cli_eval, with the commands of both
 app.command("score")(cli_eval.score)
 app.command("report", epilog="Example:  pixelis report runs/plain runs/off runs/rft --out report.html --markdown report.md")(
     cli_eval.report

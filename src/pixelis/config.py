@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pixelis.core.errors import ConfigError
+from pixelis.core.ops import OPS
 from pixelis.tools.settings import ToolSettings
 
 
@@ -60,6 +61,28 @@ R = TypeVar("R", bound=BaseModel)
 def load_recipe(path: str | os.PathLike) -> Recipe:
     """Read a recipe of `pixelis ask`; see `load_recipe_as`."""
     return load_recipe_as(Recipe, path)
+
+
+def recipe_with(path: str | os.PathLike | None, *, seed: int | None = None, no_tools: bool = False, **policy: str | None) -> Recipe:
+    """The recipe, or the usual one, with what a command says instead.
+
+    Args:
+        path: None for the usual one.
+        seed, policy: None leaves what the recipe says; the policy's by the names of `PolicySettings`.
+        no_tools: switch every tool off.
+
+    Raises:
+        ConfigError: see `load_recipe_as`.
+    """
+    known = load_recipe(path) if path else Recipe()
+    named = {key: value for key, value in policy.items() if value is not None}
+    return known.model_copy(
+        update={
+            "policy": known.policy.model_copy(update=named),
+            "tools": known.tools.model_copy(update={"disabled": OPS}) if no_tools else known.tools,
+            "seed": known.seed if seed is None else seed,
+        }
+    )
 
 
 def load_recipe_as(kind: type[R], path: str | os.PathLike) -> R:

@@ -18,9 +18,8 @@ from types import ModuleType
 from typing import Any
 
 from pixelis.agent import POLICIES, make_executor, make_policy
-from pixelis.config import Recipe, load_recipe
+from pixelis.config import Recipe, recipe_with
 from pixelis.core.errors import ConfigError, NotInstalled, PixelisError
-from pixelis.core.ops import OPS
 from pixelis.eval.harness import lmms_eval, vlmevalkit
 from pixelis.eval.harness.asker import Asker
 from pixelis.eval.harness.lmms_eval import LmmsEvalAnswers
@@ -153,17 +152,15 @@ def main(arguments: Sequence[str]) -> None:
 
 def _recipe(harness: str, options: dict[str, Any]) -> Recipe:
     """The recipe with what the options say instead; a harness may have read a folder's name as a number."""
-    known = load_recipe(str(options["recipe"])) if options.get("recipe") else Recipe()
-    names = {"policy": "name", "model": "model", "adapter": "adapter", "url": "url"}
-    policy = {key: str(options[option]) for option, key in names.items() if options.get(option) is not None}
-    tools = resolved(known.tools)
-    return known.model_copy(
-        update={
-            "policy": known.policy.model_copy(update=policy),
-            "tools": tools.model_copy(update={"disabled": OPS}) if _switch(harness, "no_tools", options.get("no_tools", False)) else tools,
-            "seed": known.seed if options.get("seed") is None else _number(harness, "seed", options["seed"]),
-        }
+    named = {key: str(options[key]) for key in ("policy", "model", "adapter", "url") if options.get(key) is not None}
+    known = recipe_with(
+        str(options["recipe"]) if options.get("recipe") else None,
+        seed=None if options.get("seed") is None else _number(harness, "seed", options["seed"]),
+        no_tools=_switch(harness, "no_tools", options.get("no_tools", False)),
+        name=named.pop("policy", None),
+        **named,
     )
+    return known.model_copy(update={"tools": resolved(known.tools)})
 
 
 def _number(harness: str, name: str, value: object) -> int:

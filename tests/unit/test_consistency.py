@@ -10,7 +10,7 @@ import pytest
 from tests.unit.test_hacks import answer, near, pairs_of
 from typer.testing import CliRunner
 
-from pixelis.cli_eval import app
+from pixelis.cli_probe import app
 from pixelis.core.errors import ConfigError, DataError
 from pixelis.core.geometry import Box, View
 from pixelis.core.ops import OcrOutput, TextSpan, ZoomOutput
@@ -33,6 +33,7 @@ from pixelis.eval.consistency_table import ORACLE, SINGLE, consistency_from_json
 from pixelis.eval.pixelworld import ItemSet, evaluate
 from pixelis.eval.sweep import Sweep
 from pixelis.serve.report import write_report
+from pixelis.serve.report.provenance import probe_command
 from pixelis.testing import ScriptedPolicy
 from pixelis.tools.execute import Executor
 from pixelis.tools.settings import ToolSettings
@@ -366,6 +367,20 @@ def test_the_report_draws_the_table(folders, tmp_path):
     lines = (tmp_path / "page.md").read_text().splitlines()
     (line,) = [line for line in lines if line.startswith("| majority")]
     assert line.startswith("| majority | 2 | 1.000 \\[")
+
+
+def test_the_command_that_makes_it_again():
+    info = {
+        "evaluation": "consistency",
+        "policy": {"name": "vlm:nano-sft", "version": "1", "sampling": {"temperature": 0.7}},
+        "items": {"split": "test", "count": 40, "seed": 3, "families": []},
+        "conditions": ["on-00", "on-01", "off-00", "greedy"],
+        "calibration": {"run": "cal", "items": {}},
+    }
+    assert probe_command(info, "votes") == (
+        "pixelis eval consistency --policy nano-sft --split test --items 40 --seed 3 "
+        "--rollouts 2 --temperature 0.7 --fusion --calibration cal --out votes"
+    )
 
 
 def test_the_command_rolls_out_and_votes(tmp_path):

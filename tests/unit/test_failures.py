@@ -11,7 +11,7 @@ from tests.unit.test_hacks import answer, near, right
 from tests.unit.test_robustness import scored
 from typer.testing import CliRunner
 
-from pixelis.cli_eval import app
+from pixelis.cli_probe import app
 from pixelis.core.geometry import Box
 from pixelis.data.world.item import Evidence, Truth, WorldObject
 from pixelis.data.world.items import make_item

@@ -12,7 +12,7 @@ from tests.unit.test_hacks import item_of, near
 from tests.unit.test_robustness import Told, scored
 from typer.testing import CliRunner
 
-from pixelis.cli_eval import app
+from pixelis.cli_probe import app
 from pixelis.core.errors import DataError
 from pixelis.core.geometry import Box, Mask, View
 from pixelis.core.grammar import Turn, render_turn

@@ -12,7 +12,7 @@ import pytest
 from tests.unit.test_hacks import answer, item_of, near
 from typer.testing import CliRunner
 
-from pixelis.cli_eval import app
+from pixelis.cli_probe import app
 from pixelis.core.errors import DataError
 from pixelis.core.grammar import Turn, render_turn
 from pixelis.core.ops import Attribute, Call, PropOutput
@@ -174,7 +174,7 @@ def test_another_run_in_its_folder_is_refused(folder):
 
 
 def test_an_unfinished_or_damaged_grid_is_a_message(folder, tmp_path):
-    with pytest.raises(DataError, match="the grid is not finished"):
+    with pytest.raises(DataError, match="it is not finished"):
         read_robustness(tmp_path)
     (tmp_path / GRID_FILE).write_text('{"cells": [{"kind": "clean"}]}')
     with pytest.raises(DataError, match="is damaged"):

@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 
 from typer.testing import CliRunner
 
-from pixelis.cli_eval import app
+from pixelis.cli_probe import app
 from pixelis.core.errors import DataError
 from pixelis.eval.selective_run import CURVE_FILE, HEAD, least_accepted, read_selective, selective_json, selective_text
 from pixelis.ttrl.decide import DecisionSettings, decide, dump

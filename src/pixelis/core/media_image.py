@@ -265,3 +265,21 @@ def _grey(values: Any) -> np.ndarray:
 def _short(error: BaseException) -> str:
     text = str(error) or type(error).__name__
     return text if len(text) <= 100 else text[:97] + "..."
+
+
+def through_jpeg(image_HWC: np.ndarray, quality: int) -> np.ndarray:
+    """A picture as it comes back from a JPEG file.
+
+    Args:
+        image_HWC: uint8 RGB.
+        quality: from 1 to 100.
+
+    Raises:
+        DataError: JPEG cannot hold a picture of this size.
+    """
+    import cv2
+
+    written, data = cv2.imencode(".jpg", image_HWC[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not written:
+        raise DataError(f"a frame of {image_HWC.shape[1]}x{image_HWC.shape[0]} pixels cannot be written as JPEG")
+    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])

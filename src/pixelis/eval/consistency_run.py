@@ -6,7 +6,6 @@ The folder holds a run per rollout (`on-00`, `on-01`, ... with the tools, `off-0
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,20 +14,18 @@ from typing import Any
 
 from pixelis.core.errors import ConfigError, DataError
 from pixelis.core.ops import OPS
-from pixelis.core.store import RUN_FILE, open_run
+from pixelis.core.store import open_run
 from pixelis.core.trajectory import PolicyInfo
 from pixelis.data.world.item import Item
 from pixelis.data.world.score import score_answer
 from pixelis.eval.consistency import Draw, Pool, draw_of, fit
 from pixelis.eval.consistency_table import Consistency, consistency_from_json, consistency_json, make_consistency
-from pixelis.eval.pixelworld import MAY_DIFFER, ItemSet, Progress, evaluate, open_evaluation
-from pixelis.eval.runs import check_same
-from pixelis.eval.sweep import Sweep, num_late, read_facts, write_result
+from pixelis.eval.pixelworld import ItemSet, Progress, open_evaluation
+from pixelis.eval.sweep import Condition, Sweep, begin, num_late, read_facts, read_result, run_condition, write_result
 from pixelis.policy.base import Policy, Session, Task
 from pixelis.tools.base import Toolbox
 from pixelis.tools.cache import ResultCache
 from pixelis.tools.execute import Executor
-from pixelis.tools.settings import ToolSettings
 
 CONSISTENCY = "consistency"
 """The kind of evaluation, as run.json names it."""
@@ -60,16 +57,6 @@ class Reseeded:
 
     def close(self) -> None:
         return None
-
-
-@dataclass(frozen=True)
-class _Part:
-    """One run of all items."""
-
-    name: str
-    policy: Policy
-    executor: Executor
-    settings: ToolSettings
 
 
 def run_consistency(
@@ -106,7 +93,7 @@ def run_consistency(
     about = sweep.about(names)
     if calibration is not None:  # before the work: a wrong folder costs no hour
         check_calibration(calibration, about)
-    _begin(sweep, about)
+    begin(sweep, names)
     late = _run_parts(sweep, tools, names, greedy, progress)
     fitted = None
     if calibration is not None:
@@ -130,60 +117,25 @@ def part_names(num_rollouts: int, *, is_fused: bool, is_greedy: bool) -> list[st
 def _run_parts(sweep: Sweep, tools: Toolbox, names: Sequence[str], greedy: Callable[[], Policy] | None, progress: Progress | None) -> int:
     """Run every part that is not finished; how many trajectories failed for the machine's sake."""
     cache = ResultCache()  # one for all: the same call on the same medium computes the same
-    settings = sweep.settings
-    without = settings.model_copy(update={"disabled": OPS})
+    without = sweep.settings.model_copy(update={"disabled": OPS})
     on, off = Executor(tools, cache=cache), Executor(tools, disabled=OPS, cache=cache)
     late = 0
     for number, name in enumerate(names):
         step = _counted(progress, number * sweep.num_items, len(names) * sweep.num_items)
-        if name == GREEDY and greedy is not None:
-            policy = greedy()
-            try:
-                late += _run_part(sweep, _Part(name, policy, on, settings), step)
-            finally:
-                policy.close()
-        else:
-            kind, _, k = name.partition("-")
-            policy = Reseeded(sweep.policy, sweep.items.seed + int(k))
-            late += _run_part(sweep, _Part(name, policy, *((on, settings) if kind == ON else (off, without))), step)
+        kind, _, k = name.partition("-")
+        is_greedy = name == GREEDY and greedy is not None
+        policy = greedy() if is_greedy else Reseeded(sweep.policy, sweep.items.seed + int(k))
+        executor, settings = (off, without) if kind == OFF else (on, sweep.settings)
+        try:
+            report = run_condition(sweep, Condition(name=name, executor=executor, settings=settings, policy=policy), step)
+        finally:
+            policy.close()
+        late += num_late(report.scores)
     return late
 
 
 def _counted(progress: Progress | None, before: int, total: int) -> Progress | None:
     return None if progress is None else lambda done, _: progress(before + done, total)
-
-
-def _run_part(sweep: Sweep, part: _Part, progress: Progress | None) -> int:
-    report = evaluate(
-        part.policy,
-        part.executor,
-        part.settings,
-        split=sweep.items.split,
-        seed=sweep.items.seed,
-        first=sweep.first,
-        num_items=sweep.num_items,
-        shift=sweep.items.shift,
-        families=sweep.items.families,
-        num_parallel=sweep.num_parallel,
-        limits=sweep.limits,
-        out_folder=sweep.folder / part.name,
-        keep_media=False,
-        progress=progress,
-    )
-    return num_late(report.scores)
-
-
-def _begin(sweep: Sweep, about: dict[str, Any]) -> None:
-    """Begin the folder, or go on in it."""
-    if (sweep.folder / RUN_FILE).exists():
-        there = read_facts(sweep.folder)
-        check_same(sweep.folder, there, about, may_differ=(*MAY_DIFFER, "conditions"))
-        about = {**about, "conditions": list(dict.fromkeys([*there.get("conditions", ()), *about["conditions"]]))}
-    try:
-        sweep.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{sweep.folder}: cannot write ({error.strerror}): choose another folder") from None
-    write_result(sweep.folder, RUN_FILE, about)
 
 
 # ---------------------------------------------------------------- stored rollouts
@@ -287,12 +239,9 @@ def read_consistency(folder: Path) -> Consistencies:
     Raises:
         DataError: it left nothing there yet, or the file is damaged.
     """
-    path = folder / CONSISTENCY_FILE
-    try:
-        values = json.loads(path.read_bytes())
+
+    def make(values: dict[str, Any]) -> Consistencies:
         made = consistency_from_json(values)
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; it is not finished: run pixelis eval consistency --out {folder} again") from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{path} is damaged ({error}); make it again: pixelis eval consistency --out {folder}") from None
-    return Consistencies(about={k: v for k, v in values.items() if k not in consistency_json(made)}, found=made)
+        return Consistencies(about={k: v for k, v in values.items() if k not in consistency_json(made)}, found=made)
+
+    return read_result(folder, CONSISTENCY_FILE, CONSISTENCY, make)

@@ -33,7 +33,7 @@ from pixelis.eval.necessity import (
 )
 from pixelis.eval.pixelworld import Progress
 from pixelis.eval.scores import ItemScore
-from pixelis.eval.sweep import Condition, Sweep, read_facts, run_sweep, write_result
+from pixelis.eval.sweep import Condition, Sweep, read_facts, read_result, run_sweep, write_result
 from pixelis.tools.base import Toolbox
 from pixelis.tools.cache import ResultCache
 from pixelis.tools.execute import Executor
@@ -112,15 +112,12 @@ def read_necessity(folder: Path) -> Necessities:
     Raises:
         DataError: it left nothing there yet, or the file is damaged.
     """
-    path = folder / NECESSITY_FILE
-    try:
-        values = json.loads(path.read_bytes())
+
+    def make(values: dict[str, Any]) -> Necessities:
         made = necessity_from_json(values)
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; it is not finished: run pixelis eval necessity --out {folder} again") from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{path} is damaged ({error}); make it again: pixelis eval necessity --out {folder}") from None
-    return Necessities(about={k: v for k, v in values.items() if k not in necessity_json(made)}, found=made)
+        return Necessities(about={k: v for k, v in values.items() if k not in necessity_json(made)}, found=made)
+
+    return read_result(folder, NECESSITY_FILE, NECESSITY, make)
 
 
 # ---------------------------------------------------------------- frozen subsets

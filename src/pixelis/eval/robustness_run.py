@@ -21,7 +21,7 @@ from pixelis.eval.metrics.plan import check_plan_on
 from pixelis.eval.pixelworld import ItemSet, Progress
 from pixelis.eval.robustness import CLEAN, Grid, grid_from_json, grid_json, make_grid
 from pixelis.eval.scores import ItemScore
-from pixelis.eval.sweep import Condition, Sweep, read_facts, run_sweep, write_result
+from pixelis.eval.sweep import Condition, Sweep, read_facts, read_result, run_sweep, write_result
 from pixelis.tools.execute import Executor
 from pixelis.ttrl.facts import in_words
 
@@ -72,14 +72,11 @@ def read_robustness(folder: Path) -> Robustness:
     Raises:
         DataError: it left nothing there yet, or the file is damaged.
     """
-    path = folder / GRID_FILE
-    try:
-        values = json.loads(path.read_bytes())
+
+    def make(values: dict[str, Any]) -> Robustness:
         return Robustness(about={k: v for k, v in values.items() if k != "cells"}, grid=grid_from_json(values["cells"]))
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; the grid is not finished: run pixelis eval robustness --out {folder} again") from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{path} is damaged ({error}); make it again: pixelis eval robustness --out {folder}") from None
+
+    return read_result(folder, GRID_FILE, ROBUSTNESS, make)
 
 
 def _folder(shift: Shift | None) -> str:

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pixelis.core.errors import DataError
 from pixelis.core.store import RUN_FILE, write_whole
 from pixelis.data.world.shifts import Shift
 from pixelis.eval.pixelworld import MAY_DIFFER, ItemSet, Progress, describe, evaluate
-from pixelis.eval.report import MACHINE_ERRORS
+from pixelis.eval.report import MACHINE_ERRORS, Report
 from pixelis.eval.runs import check_same
 from pixelis.eval.scores import SCORES_FILE, ItemScore, read_scores
 from pixelis.policy.base import Policy
 from pixelis.rollout.run import Limits
 from pixelis.tools.execute import Executor
 from pixelis.tools.settings import ToolSettings
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,8 @@ class Condition:
     executor: Executor
     settings: ToolSettings
     shift: Shift | None = None
+    policy: Policy | None = None
+    """Another than the sweep's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,20 +88,24 @@ def run_sweep(sweep: Sweep, conditions: Sequence[Condition], *, progress: Progre
     """
     if sweep.num_items < 1 or sweep.first < 0:
         raise DataError(f"nothing to evaluate: {sweep.num_items} items from number {sweep.first}; wanted are 1 or more, from 0 or later")
-    _open(sweep, [condition.name for condition in conditions])
+    begin(sweep, [condition.name for condition in conditions])
     total = len(conditions) * sweep.num_items
     found = {}
     for number, condition in enumerate(conditions):
         done = number * sweep.num_items
         step = (lambda k, _, done=done: progress(done + k, total)) if progress else None
-        found[condition.name] = _stored(sweep, condition) or _run(sweep, condition, step)
+        found[condition.name] = _stored(sweep, condition) or run_condition(sweep, condition, step).scores
         if progress:
             progress(done + sweep.num_items, total)
     return found
 
 
-def _open(sweep: Sweep, names: Sequence[str]) -> None:
-    """Begin the parent folder, or go on in it."""
+def begin(sweep: Sweep, names: Sequence[str]) -> None:
+    """Begin the parent folder, or go on in it with more conditions.
+
+    Raises:
+        DataError: it holds another sweep, or cannot be written.
+    """
     about, path = sweep.about(names), sweep.folder / RUN_FILE
     if path.exists():
         there = read_facts(sweep.folder)
@@ -143,9 +151,10 @@ def _stored(sweep: Sweep, condition: Condition) -> tuple[ItemScore, ...]:
     return tuple(by_index[index] for index in sweep.wanted) if by_index.keys() >= set(sweep.wanted) else ()
 
 
-def _run(sweep: Sweep, condition: Condition, progress: Progress | None) -> tuple[ItemScore, ...]:
-    report = evaluate(
-        sweep.policy,
+def run_condition(sweep: Sweep, condition: Condition, progress: Progress | None) -> Report:
+    """Run what is missing of one condition."""
+    return evaluate(
+        condition.policy or sweep.policy,
         condition.executor,
         condition.settings,
         split=sweep.items.split,
@@ -160,7 +169,6 @@ def _run(sweep: Sweep, condition: Condition, progress: Progress | None) -> tuple
         keep_media=False,
         progress=progress,
     )
-    return report.scores
 
 
 def write_result(folder: Path, name: str, values: dict[str, Any]) -> Path:
@@ -176,6 +184,25 @@ def write_result(folder: Path, name: str, values: dict[str, Any]) -> Path:
             f"{folder / name}: cannot write ({error.strerror}); the runs are safe: make room, then run the command again"
         ) from None
     return folder / name
+
+
+def read_result(folder: Path, name: str, kind: str, make: Callable[[dict[str, Any]], R]) -> R:
+    """What `write_result` left beside its runs.
+
+    Args:
+        kind: of evaluation, by which the command is named that makes it.
+        make: from the stored values.
+
+    Raises:
+        DataError: nothing is there yet, or the file is damaged.
+    """
+    path, command = folder / name, f"pixelis eval {kind} --out {folder}"
+    try:
+        return make(json.loads(path.read_bytes()))
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}; it is not finished: run {command} again") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path} is damaged ({error}); make it again: {command}") from None
 
 
 def num_late(scores: Sequence[ItemScore]) -> int:

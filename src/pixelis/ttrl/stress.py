@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pixelis.core.errors import ConfigError
+from pixelis.core.media_image import through_jpeg
 from pixelis.ttrl.facts import NeighbourFacts
 
 NUM_POOL = 64
@@ -127,8 +128,7 @@ def through_journey(image_HWC: np.ndarray, stress: Stress) -> np.ndarray:
     import cv2
 
     if stress.jpeg is not None:
-        _, data = cv2.imencode(".jpg", image_HWC[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, stress.jpeg])
-        image_HWC = np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+        image_HWC = through_jpeg(image_HWC, stress.jpeg)
     if stress.rescale < 1:
         height, width = (max(1, round(side * stress.rescale)) for side in image_HWC.shape[:2])
         image_HWC = cv2.resize(image_HWC, (width, height), interpolation=cv2.INTER_AREA)

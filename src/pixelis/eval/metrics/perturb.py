@@ -11,11 +11,11 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 
 from pixelis.core.errors import DataError
 from pixelis.core.media import Medium
+from pixelis.core.media_image import through_jpeg
 from pixelis.core.media_source import Source
 from pixelis.tools.engines.encoder_common import resize
 
@@ -98,17 +98,10 @@ def jittered_order(count: int, reach: int, key: str) -> list[int]:
 
 def _changer(perturbation: Perturbation, width: int, height: int) -> Callable[[np.ndarray], np.ndarray]:
     if perturbation.kind == "jpeg":
-        return lambda image_HWC: _through_jpeg(image_HWC, int(perturbation.amount))
+        return lambda image_HWC: through_jpeg(image_HWC, int(perturbation.amount))
     if perturbation.kind == "resize":
         return lambda image_HWC: np.rint(resize(image_HWC, width=width, height=height)).astype(np.uint8)
     return lambda image_HWC: image_HWC.copy()
-
-
-def _through_jpeg(image_HWC: np.ndarray, quality: int) -> np.ndarray:
-    written, data = cv2.imencode(".jpg", image_HWC[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not written:
-        raise DataError(f"a frame of {image_HWC.shape[1]}x{image_HWC.shape[0]} pixels cannot be written as JPEG")
-    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
 
 
 class _ChangedReader:

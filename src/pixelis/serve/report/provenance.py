@@ -88,6 +88,14 @@ def probe_command(info: Mapping[str, Any], name: str) -> str:
     if cells:
         words += ["--shifts", ",".join(dict.fromkeys(kind for kind, _, _ in cells))]
         words += ["--severities", ",".join(sorted({severity for _, _, severity in cells}))]
+    if kind == "consistency":
+        names = info.get("conditions", ())
+        words += ["--rollouts", sum(part.startswith("on-") for part in names)]
+        temperature = (info["policy"].get("sampling") or {}).get("temperature")
+        words += ["--temperature", temperature] if temperature is not None else []
+        words += ["--fusion"] if any(part.startswith("off-") for part in names) else []
+        words += ["--calibration", info["calibration"]["run"]] if info.get("calibration") else []
+        recipe = [one for one in recipe if not one.startswith("policy.temperature")]
     return _command("pixelis", "eval", kind, *words, *(["--recipe", "RECIPE"] if recipe else []), "--out", name) + _comment(recipe)
 
 
