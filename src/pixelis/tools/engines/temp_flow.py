@@ -11,6 +11,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from pixelis.tools.engines.dense_flow import DenseFlow
 from pixelis.tools.engines.temp_changes import Change, came_of, find_changes, merge
 from pixelis.tools.engines.temp_signal import Clip, Evidence
 
@@ -29,7 +30,7 @@ class Leftover:
         # Below 16 px the flow has no pyramid to work with.
         self._size = max(16, round(w * scale)), max(16, round(h * scale))
         self._clip = clip
-        self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._flow = DenseFlow()
         y, x = np.mgrid[0 : self._size[1], 0 : self._size[0]].astype(np.float32)
         self._grid = np.stack([x, y], axis=-1)
         self._small: dict[int, np.ndarray] = {}
@@ -135,7 +136,7 @@ class Leftover:
             if self._should_stop is not None:
                 self._should_stop()
             a, b = self._picture(source), self._picture(target)
-            flow = self._flow.calc(np.ascontiguousarray(b[..., 0]), np.ascontiguousarray(a[..., 0]), None)
+            flow = self._flow.between(b[..., 0], a[..., 0])
             predicted = cv2.remap(a, self._grid + flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
             gap = cv2.blur(cv2.absdiff(predicted, b), (3, 3)).max(axis=-1)
             light = self._clip.light_T3[min(source, target) + 1 : max(source, target) + 1].sum(axis=0)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from pixelis.tools.engines.dense_flow import DenseFlow
+
 CANVAS_PX = 200.0
 """Side of a square view with the area that views have."""
 MAX_ZOOM = 4.0
@@ -159,16 +161,16 @@ class Match:
 
 
 class Flow:
-    """Dense inverse search flow both ways; one per track, because OpenCV's object keeps buffers."""
+    """Dense flow both ways; one per track."""
 
     def __init__(self) -> None:
-        self.engine = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._flow = DenseFlow()
 
     def match(self, before: np.ndarray, now: np.ndarray, mask_HW: np.ndarray) -> Match:
         """Carry the old view's foreground probability to the new view (both uint8 [H, W, 3], same size)."""
         grey_before, grey_now = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (before, now))
-        back = self.engine.calc(grey_now, grey_before, None)
-        forth = self.engine.calc(grey_before, grey_now, None)
+        back = self._flow.between(grey_now, grey_before)
+        forth = self._flow.between(grey_before, grey_now)
         height, width = mask_HW.shape
         grid = np.stack(np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)), -1)
         at = grid + back
