@@ -144,7 +144,8 @@ def test_a_slow_tool_of_one_trajectory_does_not_hold_up_the_others(medium):
 
 
 CHILD = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as under a terminal; a shell in the background lets its children ignore it
 from pixelis.core.store import RunWriter
 from pixelis.policy.base import Task
 from pixelis.rollout.run import Runner
