@@ -161,11 +161,11 @@ def selective(
     runs: Annotated[list[Path], typer.Argument(help="Folders of pixelis adapt that were audited.")],
     as_json: JsonFlag = False,
 ) -> None:
-    """What abstaining was worth: coverage, Err@Sel, AURC, ECE, acceptance and KL; leaves risk_coverage.jsonl in each run."""
-    from pixelis.eval.selective_run import least_accepted, read_selective, selective_json, selective_text, write_curve
+    """What abstaining was worth: coverage, Err@Sel, AURC, ECE, acceptance and KL; leaves both curves in each run."""
+    from pixelis.eval.selective_run import least_accepted, read_selective, selective_json, selective_text, write_curves
 
     found = [read_selective(run) for run in runs]
-    curves = [write_curve(run, one) for run, one in zip(runs, found, strict=True)]
+    curves = [path for run, one in zip(runs, found, strict=True) for path in write_curves(run, one)]
     is_comparable = len(found) > 1 and all(one.is_finished for one in found) and any(one.num_accepted for one in found)
     least = least_accepted(found) if is_comparable else None
     match = "" if least is None else f"\nto match them: max_accepted = {least} under [adapt]"

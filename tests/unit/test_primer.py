@@ -13,6 +13,7 @@ pytest.importorskip("transformers")
 
 from pixelis.core.errors import DataError
 from pixelis.core.grammar import parse_turn
+from pixelis.core.ops import Call
 from pixelis.data.world.glances import Sight
 from pixelis.policy.buffer import ChatFormat, ImageRef
 from pixelis.rollout.pack import TEXT, weights
@@ -46,6 +47,10 @@ def test_every_answer_about_a_view_is_true():
                 assert answer == {"red": "1", "blue": "1"}.get(colour, "0")
             elif question.startswith("Point at every"):
                 assert len(answer.splitlines()) == 1
+            elif question.startswith("Read the sign next to the red circle"):
+                assert parse_turn(answer).call.arguments["bbox_2d"] == pointing_box(VIEW.things[1], VIEW)
+            elif question.endswith("What else?"):
+                assert answer == f"I see no other {'red' if 'Red' in question else 'blue'} thing."
             elif question.startswith("List every"):
                 colour, thing = question.split()[2], VIEW.things[0] if "red" in question else VIEW.things[1]
                 assert answer == f"{colour.capitalize()}: {pointing_box(thing, VIEW)}."
@@ -64,6 +69,45 @@ def test_every_answer_about_a_view_is_true():
                 assert answer.startswith("I see no")
 
 
+# Three red circles of which two stand in the top left, a blue one with a yellow sign beside it, and two cards.
+MANY = View(
+    np.zeros((320, 320, 3), np.uint8),
+    (
+        Sight((0.05, 0.1, 0.1, 0.15), 0, 0),
+        Sight((0.1, 0.6, 0.15, 0.65), 5, 0),
+        Sight((0.2, 0.6, 0.3, 0.63), 2, 9),
+        Sight((0.3, 0.2, 0.35, 0.25), 0, 0),
+        Sight((0.5, 0.1, 0.6, 0.3), 8, 10),
+        Sight((0.6, 0.6, 0.9, 0.9), 9, 10),
+        Sight((0.8, 0.2, 0.85, 0.25), 0, 0),
+        Sight((0.9, 0.9, 0.97, 0.93), 3, 9),
+    ),
+)
+
+
+def test_lists_can_be_asked_in_parts():
+    rng, seen = np.random.default_rng(3), set()
+    red = [pointing_box(MANY.things[k], MANY) for k in (0, 3, 6)]
+    for question, answer in (pair for _ in range(200) for pair in about_view(MANY, rng)):
+        if question.startswith("List every red thing in the"):
+            place = question.rsplit("the ", 1)[1].rstrip(".")
+            assert answer == "Red: " + " ".join(map(str, red[:2] if place == "top left" else red[2:])) + "."
+            assert place in ("top left", "top right")
+            seen.add(place)
+        elif question.startswith("Red:") and question.endswith("What else?"):
+            listed, more = ([json.loads(box) for box in re.findall(r"\[[\d, ]+\]", said)] for said in (question, answer))
+            assert sorted(listed + more) == red and listed
+            assert answer.startswith("I look again. Red:" if more else "I see no other red thing.")
+            seen.add(len(more))
+        elif question == "Read the sign next to the blue circle.":
+            assert parse_turn(answer).call.arguments["bbox_2d"] == pointing_box(MANY.things[2], MANY)
+            seen.add("sign")
+        elif question == "Read the card.":
+            assert parse_turn(answer).call == Call(op="OCR", arguments={"bbox_2d": pointing_box(MANY.things[5], MANY)})
+            seen.add("card")
+    assert seen == {"top left", "top right", 0, 1, 2, "sign", "card"}
+
+
 def test_every_answer_without_a_picture_is_true():
     rng = np.random.default_rng(1)
     for _ in range(80):
@@ -74,6 +118,11 @@ def test_every_answer_without_a_picture_is_true():
             elif question.startswith("By how much"):
                 a, b = map(int, re.findall(r"\d+", question))
                 assert answer.endswith(f"<answer>{abs(a - b)}</answer>")
+            elif question.startswith('{"spans"') and "Which is the" in question:
+                spans = json.loads(question[: question.index("} Which") + 1])["spans"]
+                numbers = [(int(s["text"]), s["bbox_2d"]) for s in spans if s["text"].isdigit()]
+                value, box = (max if "most" in question else min)(numbers)
+                assert answer.endswith(f"is {value} {box}.") and answer.startswith(" ".join(str(n) for n, _ in numbers))
             elif question.startswith("Which is the"):
                 values = [int(v) for v in re.findall(r"\d+", question)]
                 assert answer.endswith(f"is {max(values) if 'most' in question else min(values)}.")

@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 
 from pixelis.cli_probe import app
 from pixelis.core.errors import DataError
-from pixelis.eval.selective_run import CURVE_FILE, HEAD, least_accepted, read_selective, selective_json, selective_text
+from pixelis.eval.selective_run import BINS_FILE, CURVE_FILE, HEAD, least_accepted, read_selective, selective_json, selective_text
+from pixelis.serve.report.curves import figures
+from pixelis.serve.report.sources import read_journal
 from pixelis.ttrl.decide import DecisionSettings, decide, dump
 from pixelis.ttrl.facts import QueryFacts, RolloutFacts, dump_facts
 
@@ -94,6 +96,15 @@ def test_the_command(tmp_path):
     assert values["runs"][0]["ece_rollouts"] == {"value": None, "count": 0}
     curve = [json.loads(line) for line in (one / CURVE_FILE).read_text().splitlines()]
     assert curve == values["runs"][0]["curve"] and [row["query"] for row in curve] == [1, 3, 4]
+    bins = [json.loads(line) for line in (one / BINS_FILE).read_text().splitlines()]
+    assert sum(row["answers"] for row in bins) == 4 and all(0 <= row["confidence"] <= 1 and 0 <= row["right"] <= 1 for row in bins)
+    drawn = {
+        figure.title: figure.words for name in (CURVE_FILE, BINS_FILE) for figure in figures(read_journal(one / name, name="r", info={}))
+    }
+    assert drawn == {
+        "What abstaining is worth": "Risk by coverage: risk; Margin by coverage: margin",
+        "Reliability": "Right by confidence: right; Answers by confidence: answers",
+    }
     assert json.loads(json.dumps(selective_json([read_selective(one)]), allow_nan=False))[0]["accepted"]["updates"] == 3
     text = selective_text([read_selective(one)]).splitlines()
     assert text[0].split()[0] == HEAD[0] and "3 (0.750)" in text[1] and "0.200 / 0.290" in text[1]

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from pixelis.agent import make_executor
+from pixelis.core.geometry import Box
 from pixelis.core.media import open_medium
 from pixelis.data.world.items import FAMILIES, make_item, render
 from pixelis.data.world.rng import Rng
@@ -19,7 +20,7 @@ from pixelis.rollout.teacher.policy import PLANS, TeacherPolicy
 from pixelis.tools.settings import ToolSettings
 from pixelis.tools.toolbox import resolved
 
-CAREFUL = Habits(miss=0.0, slip=0.0)
+CAREFUL = Habits(miss=0.0, slip=0.0, blind=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_moments_and_movers(runner):
 
 
 def test_mistakes_are_recorded_and_mended(runner):
-    teacher = runner(Habits(miss=1.0, slip=0.0))
+    teacher = runner(Habits(miss=1.0, slip=0.0, blind=0.0))
     item = make_item("train", 4_000, family="read_sign")
     trajectory = teach(teacher, item)
     assert teacher.policy.mistakes[item.id] == [0]
@@ -63,7 +64,7 @@ def test_mistakes_are_recorded_and_mended(runner):
 
 
 def test_a_slip_comes_back_as_a_typed_error(runner):
-    teacher = runner(Habits(miss=0.0, slip=1.0))
+    teacher = runner(Habits(miss=0.0, slip=1.0, blind=0.0))
     item = make_item("train", 4_000, family="read_sign")
     trajectory = teach(teacher, item)
     assert trajectory.steps[0].result.error is not None
@@ -92,6 +93,32 @@ def test_what_may_be_meant_is_listed_before_it_is_tried(runner):
                 assert step.call.arguments["bbox_2d"] == listed.pop(0)
                 tried.append(tuple(step.call.arguments["bbox_2d"]))
         assert len(tried) == len(set(tried)) > 0
+
+
+def test_a_list_with_gaps_is_looked_over_again(runner):
+    """What a list left out stands in a later one, what is tried where nothing is comes to nothing, and both are deliberate mistakes."""
+    teacher, looked_again, ghosts, right = runner(Habits(miss=0.0, slip=0.0, blind=1.0)), 0, 0, 0
+    for index in range(4_000, 4_016):
+        item = make_item("train", index, family="relation")
+        trajectory = teach(teacher, item)
+        mistakes = teacher.policy.mistakes[item.id]
+        right += score_answer(item, trajectory.answer or "") == 1.0
+        first_lists = [k for k, step in enumerate(trajectory.steps) if re.search(r"Where is .*: \[", step.thought)]
+        again = [k for k, step in enumerate(trajectory.steps) if "I look again." in step.thought]
+        looked_again += len(again)
+        assert not set(again) & set(mistakes)
+        for k, step in enumerate(trajectory.steps):
+            box = step.call.arguments.get("bbox_2d")
+            if box and not any(_covers(box, seen.box, item) for seen in seen_on(item, 0)):
+                ghosts += 1
+                assert k in mistakes
+        assert all(trajectory.steps[k].call.arguments.get("bbox_2d") for k in mistakes) and set(first_lists) & set(mistakes)
+    assert looked_again > 3 and ghosts > 3 and right >= 14
+
+
+def _covers(box: list[int], thing: Box, item) -> bool:
+    x, y = thing.centre[0] * 1000 / item.width, thing.centre[1] * 1000 / item.height
+    return box[0] <= x <= box[2] and box[1] <= y <= box[3]
 
 
 def test_small_shapes_are_tried_from_left_to_right():

@@ -22,7 +22,7 @@ from pixelis.eval.metrics.selective import Reliability, RiskCoverage, Selection,
 from pixelis.eval.report import number_text, rate_text, table_text
 from pixelis.eval.stats import Rate, known, share
 
-CURVE_FILE = "risk_coverage.jsonl"
+CURVE_FILE, BINS_FILE = "risk_coverage.jsonl", "reliability.jsonl"
 HEAD = ("run", "queries", "coverage", "Err@Sel", "error of all", "AURC", "ECE", "accepted", "taken back", "KL P50 / P95", "updates")
 
 
@@ -101,22 +101,33 @@ def least_accepted(runs: Sequence[Selective]) -> int:
     return min(counts)
 
 
-def write_curve(folder: str | os.PathLike, found: Selective) -> Path:
-    """The curve beside the run's records, as a journal that `pixelis report` draws: a row for each threshold, `query` says how many answer.
+def write_curves(folder: str | os.PathLike, found: Selective) -> tuple[Path, Path]:
+    """Both curves beside the run's records, as journals that `pixelis report` draws.
+
+    Risk against coverage has a row for each threshold, whose `query` says how many queries are answered; the reliability diagram one for
+    each `bin` of the winner's share that holds any.
 
     Raises:
-        DataError: it cannot be written.
+        DataError: one cannot be written.
     """
-    path = Path(folder) / CURVE_FILE
-    try:
-        write_whole(path, b"".join(json.dumps(row).encode() + b"\n" for row in curve_rows(found.curve)))
-    except OSError as error:
-        raise DataError(f"{path}: cannot write ({error.strerror}); the run is safe: make room, then run the command again") from None
-    return path
+    written = []
+    for name, rows in ((CURVE_FILE, curve_rows(found.curve)), (BINS_FILE, bin_rows(found.answers))):
+        path = Path(folder) / name
+        try:
+            write_whole(path, b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+        except OSError as error:
+            raise DataError(f"{path}: cannot write ({error.strerror}); the run is safe: make room, then run the command again") from None
+        written.append(path)
+    return written[0], written[1]
 
 
 def curve_rows(curve: RiskCoverage) -> list[dict[str, Any]]:
     return [{"query": one.count, "coverage": one.coverage, "risk": one.risk, "margin": one.threshold} for one in curve.points]
+
+
+def bin_rows(found: Reliability) -> list[dict[str, Any]]:
+    filled = [(number, one) for number, one in enumerate(found.bins) if one.accuracy.count]
+    return [{"bin": n, "confidence": one.confidence, "right": one.accuracy.value, "answers": one.accuracy.count} for n, one in filled]
 
 
 def selective_text(runs: Sequence[Selective]) -> str:

@@ -21,7 +21,7 @@ from pixelis.data.world.raster import SHAPES
 from pixelis.data.world.words import numbers_of, words_of
 from pixelis.policy.buffer import ChatFormat, ImageRef, TokenBuffer
 from pixelis.rollout.pack import PROMPT, TEXT, TOOL, Example
-from pixelis.rollout.teacher.hand import list_boxes
+from pixelis.rollout.teacher.hand import list_boxes, quarter
 from pixelis.rollout.teacher.sums import add_aloud, choose_aloud, subtract_aloud
 from pixelis.train.views import View, pointing_box
 
@@ -61,8 +61,8 @@ def about_view(view: View, rng: np.random.Generator, *, num_questions: int = 8) 
     """Questions about what lies where, each kind as often as chance has it."""
     if not view.things:
         return [("How many things are there?", "0")]
-    asks = (_point, _point, _point, _list, _list, _name, _count, _largest, _light)
-    first = [_everything(view, rng)] if rng.random() < 0.6 else []
+    asks = (_point, _point, _list, _list, _list, _list_in, _list_in, _rest, _rest, _beside, _card, _name, _count, _largest, _light)
+    first = [_everything(view, rng)] if rng.random() < 0.4 else []
     return first + [asks[rng.integers(len(asks))](view, rng) for _ in range(num_questions - len(first))]
 
 
@@ -106,13 +106,64 @@ def _point(view: View, rng: np.random.Generator) -> tuple[str, str]:
 
 def _list(view: View, rng: np.random.Generator) -> tuple[str, str]:
     """All things of a colour, from left to right: where candidates are looked for."""
-    thing = _pick(view, rng)
-    colour = COLOUR_NAMES[thing.colour]
-    alike = [t for t in view.things if t.colour == thing.colour][:8]
+    colour, alike = _alike(view, rng)
     boxes = [pointing_box(t, view) for t in alike]
-    if rng.random() < 0.5:
+    if rng.random() < 0.7:
         return f"List every {colour} thing.", list_boxes(colour, boxes).strip()
     return f"Point at every {colour} thing.", "\n".join(json.dumps({"bbox_2d": box}) for box in boxes)
+
+
+def _list_in(view: View, rng: np.random.Generator) -> tuple[str, str]:
+    """The things of a colour in one quarter of the picture: which of several is meant by where it is."""
+    colour, alike = _alike(view, rng)
+    boxes = [pointing_box(t, view) for t in alike]
+    place = quarter(boxes[rng.integers(len(boxes))])
+    return f"List every {colour} thing in the {place}.", list_boxes(colour, [box for box in boxes if quarter(box) == place]).strip()
+
+
+def _rest(view: View, rng: np.random.Generator) -> tuple[str, str]:
+    """What a list has left out: a search that goes on where the first list did not have the thing."""
+    colour, alike = _alike(view, rng)
+    boxes = [pointing_box(t, view) for t in alike]
+    is_listed = rng.random(len(boxes)) < 0.6
+    listed = [box for box, is_in in zip(boxes, is_listed, strict=True) if is_in] or boxes[:1]
+    left = [box for box in boxes if box not in listed]
+    answer = f"I look again. {list_boxes(colour, left)}" if left else f"I see no other {colour} thing."
+    return f"{list_boxes(colour, listed)}What else?", answer.strip()
+
+
+def _alike(view: View, rng: np.random.Generator) -> tuple[str, list[Sight]]:
+    """A colour, and the things that have it; the more there are, the likelier."""
+    colour = _pick(view, rng).colour
+    return COLOUR_NAMES[colour], [t for t in view.things if t.colour == colour][:8]
+
+
+def _beside(view: View, rng: np.random.Generator) -> tuple[str, str]:
+    """The sign next to a thing; where there is none, a thing by its name."""
+    height, width = view.pixels_HWC.shape[:2]
+
+    def centre(thing: Sight) -> tuple[float, float]:
+        return (thing.box[0] + thing.box[2]) / 2 * width, (thing.box[1] + thing.box[3]) / 2 * height
+
+    names = [t.name for t in view.things]
+    signs = [t for t in view.things if t.name.endswith(" sign")]
+    things = [t for t in view.things if t.name.split()[1] in SHAPES and names.count(t.name) == 1]
+    if not signs or not things:
+        return _point(view, rng)
+    thing = things[rng.integers(len(things))]
+    x, y = centre(thing)
+    sign = min(signs, key=lambda s: abs(centre(s)[0] - x) + 3 * abs(centre(s)[1] - y))
+    return f"Read the sign next to the {thing.name}.", _call(sign, view, rng)
+
+
+def _card(view: View, rng: np.random.Generator) -> tuple[str, str]:
+    """Reading the largest card; where there is none, a list."""
+    height, width = view.pixels_HWC.shape[:2]
+    cards = [t for t in view.things if t.name.endswith(" panel")]
+    if not cards:
+        return _list(view, rng)
+    card = max(cards, key=lambda t: (t.box[2] - t.box[0]) * width * (t.box[3] - t.box[1]) * height)
+    return "Read the card.", render_call(Call(op="OCR", arguments={"bbox_2d": pointing_box(card, view)}))
 
 
 def _light(view: View, rng: np.random.Generator) -> tuple[str, str]:
@@ -149,6 +200,8 @@ def without_picture(rng: np.random.Generator, *, num_questions: int = 8) -> Dial
         _difference,
         *[_compare] * 5,  # a quarter of all families decide by it
         _most,
+        _best,
+        _best,
         _letter,
         _small,
         _span,
@@ -240,9 +293,8 @@ def _cell(rng: np.random.Generator) -> tuple[str, str]:
 
 def _place(rng: np.random.Generator) -> tuple[str, str]:
     """Which quarter of the picture a box lies in."""
-    x0, y0, x1, y1 = box = _box(rng)
-    place = f"{'top' if y0 + y1 < 1000 else 'bottom'} {'left' if x0 + x1 < 1000 else 'right'}"
-    return f"It ends at {box}.", f"It ends at {box}: {place}."
+    box = _box(rng)
+    return f"It ends at {box}.", f"It ends at {box}: {quarter(box)}."
 
 
 def _way(rng: np.random.Generator) -> tuple[str, str]:
@@ -263,6 +315,20 @@ def _most(rng: np.random.Generator) -> tuple[str, str]:
     word, best = ("most", max(values)) if rng.random() < 0.6 else ("least", min(values))
     listed = " ".join(map(str, values))
     return f"Which is the {word} of {listed}?", f"{listed}: the {word} is {best}."
+
+
+def _best(rng: np.random.Generator) -> tuple[str, str]:
+    """The largest or smallest number of what was read on a card, and where it stands."""
+    values = _numbers(rng, int(rng.integers(3, 6)), 199)
+    spans = []
+    for value in values:
+        if rng.random() < 0.8:
+            spans.append({"text": _word(rng).upper(), "bbox_2d": _box(rng), "score": 1.0})
+        spans.append({"text": str(value), "bbox_2d": _box(rng), "score": 1.0})
+    word, best = ("most", max(values)) if rng.random() < 0.5 else ("least", min(values))
+    at = next(span["bbox_2d"] for span in spans if span["text"] == str(best))
+    listed = " ".join(map(str, values))
+    return f"{json.dumps({'spans': spans})} Which is the {word}?", f"{listed}: the {word} is {best} {at}."
 
 
 def _word(rng: np.random.Generator) -> str:

@@ -56,11 +56,13 @@ class Habits:
         miss: share of pointing calls that first point beside the thing.
         slip: share of calls that are first written wrongly, so that a typed error comes back.
         shake: jitter of what it points at, in the thing's longer side.
+        blind: share of lists of candidates that leave some out or hold a place where nothing is, as coarse eyes write them.
     """
 
     miss: float = 0.02
     slip: float = 0.01
     shake: float = 0.06
+    blind: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -157,9 +159,14 @@ class Hand:
 
     # ------------------------------------------------------------ acting
 
-    def act(self, thought: str, op: str, arguments: dict[str, Any]) -> Part:
-        """A call, perhaps with a mistake before it; the response of the right one."""
-        mistake = self._mistake(op, arguments)
+    def act(self, thought: str, op: str, arguments: dict[str, Any], *, is_listed: bool = False, is_flawed: bool = False) -> Part:
+        """A call, perhaps with a mistake before it; the response of the right one.
+
+        Args:
+            is_listed: it goes to a place from a list; what a list can get wrong is the list's affair, see `listings`.
+            is_flawed: the call itself, or the list before it, is a mistake on purpose.
+        """
+        mistake = self._mistake(op, arguments, may_miss=not is_listed)
         if mistake is not None:
             self.mistakes.append(self.step)
             self.step += 1
@@ -167,12 +174,14 @@ class Hand:
             response = yield Act(thought, wrong_op, wrong, is_mistake=True)
             lead = "That call was wrong" if "error" in response else "That missed"
             thought = f"{lead}. {thought}"
+        if is_flawed:
+            self.mistakes.append(self.step)
         self.step += 1
-        return (yield Act(thought, op, arguments))
+        return (yield Act(thought, op, arguments, is_mistake=is_flawed))
 
-    def _mistake(self, op: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    def _mistake(self, op: str, arguments: dict[str, Any], *, may_miss: bool) -> tuple[str, dict[str, Any]] | None:
         box = arguments.get("bbox_2d")
-        if box is not None and self.rng.chance(self.habits.miss):
+        if box is not None and may_miss and self.rng.chance(self.habits.miss):
             return op, arguments | {"bbox_2d": self._beside(box)}
         if self.rng.chance(self.habits.slip):
             if box is not None:
@@ -196,7 +205,71 @@ def value_of(response: Response, name: str) -> Any:
 
 
 MAX_LISTED = 6
-"""Candidates that are listed before the first is tried."""
+"""Candidates that are listed at a time, before the first of them is tried."""
+_LEFT_OUT, _GHOST, _GHOST_TRIES = 0.35, 0.5, 12
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Places to try, as one thought lists them: arguments that point there, and what is there; None where nothing is."""
+
+    entries: tuple[tuple[dict[str, Any], Seen | None], ...]
+    is_flawed: bool = False
+
+    @property
+    def boxes(self) -> list[list[int]]:
+        return [place["bbox_2d"] for place, _ in self.entries]
+
+    def try_next(self, hand: Hand, number: int, thought: str) -> Part:
+        """Let PROP say the shape of entry `number`; its name, or None. A try that a mistake led to is one itself."""
+        place, seen = self.entries[number]
+        is_flawed = seen is None or (number == 0 and self.is_flawed)
+        response = yield from hand.act(thought, "PROP", {"what": "shape", **place}, is_listed=True, is_flawed=is_flawed)
+        return value_of(response, "shape")
+
+
+def listings(hand: Hand, things: Sequence[Seen], frame: int = 0) -> list[Listing]:
+    """Candidates as coarse eyes list them: some lists leave out what a later look finds, or hold a place where nothing is."""
+    left_out: list[Seen] = []
+    ghost = None
+    if things and hand.rng.chance(hand.habits.blind):
+        left_out = [seen for seen in things if hand.rng.chance(_LEFT_OUT)]
+        if hand.rng.chance(_GHOST) or len(left_out) == len(things):
+            ghost = _ghost(hand, things, frame)
+        if ghost is None and len(left_out) == len(things):
+            left_out = []
+    first: list[tuple[dict[str, Any], Seen | None]] = [(hand.at(s.box, frame), s) for s in things if s not in left_out]
+    is_flawed = bool(left_out) or ghost is not None
+    if ghost is not None:
+        first.insert(hand.rng.integer(0, len(first)), (ghost, None))
+    rest: list[tuple[dict[str, Any], Seen | None]] = [(hand.at(s.box, frame), s) for s in left_out]
+    found = []
+    for entries, flawed in ((first, is_flawed), (rest, False)):
+        for start in range(0, len(entries), MAX_LISTED):
+            found.append(Listing(tuple(entries[start : start + MAX_LISTED]), flawed))
+    return found
+
+
+def _ghost(hand: Hand, things: Sequence[Seen], frame: int) -> dict[str, Any] | None:
+    """A place with nothing there: the column of one thing and the row of another, as mixed-up eyes have it; None where there is no room."""
+    everything, size = seen_on(hand.item, frame), things[0].box
+    for _ in range(_GHOST_TRIES):
+        x, y = hand.rng.choice(everything).box.centre[0], hand.rng.choice(everything).box.centre[1]
+        box = Box(x - size.width / 2, y - size.height / 2, x + size.width / 2, y + size.height / 2)
+        near = box.grow(max(size.width, size.height))
+        if box.clip(width=hand.item.width, height=hand.item.height) == box and not any(near.intersect(s.box).area for s in everything):
+            return hand.at(box, frame)
+    return None
+
+
+def quarter(box: Sequence[int]) -> str:
+    """Which quarter of the picture a box on the wire lies in, by its middle."""
+    x0, y0, x1, y1 = box
+    return f"{'top' if y0 + y1 < 1000 else 'bottom'} {'left' if x0 + x1 < 1000 else 'right'}"
+
+
+LOOK_AGAIN = "I look again. "
+"""What a further list begins with."""
 
 
 def list_boxes(what: str, boxes: Sequence[Sequence[int]]) -> str:
@@ -224,16 +297,19 @@ def find(hand: Hand, name: str, frame: int = 0, *, only: Sequence[int] | None = 
         said, step = hand.shapes.get((seen.number, frame), ("", 0))
         if said == shape:
             return step, seen, f"{lead}{goal}Step {step} is the {name}. "
-    chosen = [seen for seen in possible if (seen.number, frame) not in hand.shapes][:MAX_LISTED]
-    places = [hand.at(seen.box, frame) for seen in chosen]
-    goal += list_boxes(colour, [place["bbox_2d"] for place in places]) if places else ""
-    for seen, place in zip(chosen, places, strict=True):
-        response = yield from hand.act(f"{lead}{goal}Is this the {name}?", "PROP", {"what": "shape", **place})
-        said, goal = value_of(response, "shape"), ""
-        hand.shapes[seen.number, frame] = said or "", hand.step
-        if said == shape:
-            return hand.step, seen, f"Yes, step {hand.step} is the {name}. "
-        lead = f"No, {said or 'nothing'}. "
+    untried = [seen for seen in possible if (seen.number, frame) not in hand.shapes]
+    opening = goal
+    for listing in listings(hand, untried, frame):
+        opening += list_boxes(colour, listing.boxes)
+        for number, (_, seen) in enumerate(listing.entries):
+            said = yield from listing.try_next(hand, number, f"{lead}{opening}Is this the {name}?")
+            opening = ""
+            if seen is not None:
+                hand.shapes[seen.number, frame] = said or "", hand.step
+            if said == shape:
+                return hand.step, seen, f"Yes, step {hand.step} is the {name}. "
+            lead = f"No, {said or 'nothing'}. "
+        opening = LOOK_AGAIN
     return None, None, lead
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pixelis.data.world.asides import NUMBER_WORDS
 from pixelis.data.world.raster import SHAPES
-from pixelis.rollout.teacher.hand import MAX_LISTED, Final, Hand, Part, Plan, absent, find, list_boxes, seen_on, value_of
+from pixelis.rollout.teacher.hand import LOOK_AGAIN, Final, Hand, Part, Plan, absent, find, list_boxes, listings, seen_on, value_of
 from pixelis.rollout.teacher.sums import choose_aloud
 
 
@@ -23,18 +23,19 @@ def attribute(hand: Hand) -> Plan:
 def _colour_of(hand: Hand, shape: str) -> Plan:
     """The one thing of a shape, whatever its colour."""
     things = [s for s in seen_on(hand.item, 0) if s.kind == "shape"]
-    chosen = sorted(things, key=lambda s: not (s.shape == shape and hand.is_clear(s)))[:MAX_LISTED]
-    places = [hand.at(seen.box) for seen in chosen]
-    lead = f"What colour is the {shape}? {list_boxes('things', [place['bbox_2d'] for place in places])}"
-    for place in places:
-        response = yield from hand.act(f"{lead}Is this the {shape}?", "PROP", {"what": "shape", **place})
-        said = value_of(response, "shape")
-        if said == shape:
-            found = hand.step
-            response = yield from hand.act("Yes. Now its colour.", "PROP", {"what": "colour", "ref": found})
-            return Final(f"It is {value_of(response, 'colour')}.", str(value_of(response, "colour")))
-        lead = f"No, {said or 'nothing'}. "
-    return Final(f"{lead}There is no other.", f"there is no {shape}")
+    chosen = sorted(things, key=lambda s: not (s.shape == shape and hand.is_clear(s)))
+    lead = f"What colour is the {shape}? "
+    for listing in listings(hand, chosen):
+        lead += list_boxes("things", listing.boxes)
+        for number in range(len(listing.entries)):
+            said = yield from listing.try_next(hand, number, f"{lead}Is this the {shape}?")
+            if said == shape:
+                found = hand.step
+                response = yield from hand.act("Yes. Now its colour.", "PROP", {"what": "colour", "ref": found})
+                return Final(f"It is {value_of(response, 'colour')}.", str(value_of(response, "colour")))
+            lead = f"No, {said or 'nothing'}. "
+        lead += LOOK_AGAIN
+    return Final(f"{lead.removesuffix(LOOK_AGAIN)}There is no other.", f"there is no {shape}")
 
 
 def spot(hand: Hand, name: str) -> Plan:
@@ -59,14 +60,16 @@ def count(hand: Hand) -> Plan:
     words = hand.item.question.replace("?", " ").replace(".", " ").split()
     shape = next(s for w in words for s in SHAPES if w in (f"{s}s", f"{s}es"))
     colour = words[next(i for i, w in enumerate(words) if w.startswith(shape)) - 1]
-    places = [hand.at(s.box) for s in seen_on(hand.item, 0) if s.kind == "shape" and s.colour == colour]
-    num, lead = 0, f"I count each {colour} {shape}. {list_boxes(colour, [place['bbox_2d'] for place in places])}"
-    for place in places:
-        response = yield from hand.act(f"{lead}Is this a {shape}?", "PROP", {"what": "shape", **place})
-        said = value_of(response, "shape")
-        num += said == shape
-        lead = f"Yes: {num}. " if said == shape else f"No: {num}. "
-    return Final(f"{lead}There is no other {colour} thing.", str(num))
+    things = [s for s in seen_on(hand.item, 0) if s.kind == "shape" and s.colour == colour]
+    num, lead = 0, f"I count each {colour} {shape}. "
+    for listing in listings(hand, things):
+        lead += list_boxes(colour, listing.boxes)
+        for number in range(len(listing.entries)):
+            said = yield from listing.try_next(hand, number, f"{lead}Is this a {shape}?")
+            num += said == shape
+            lead = f"Yes: {num}. " if said == shape else f"No: {num}. "
+        lead += LOOK_AGAIN
+    return Final(f"{lead.removesuffix(LOOK_AGAIN)}There is no other {colour} thing.", str(num))
 
 
 def size_compare(hand: Hand) -> Plan:

@@ -172,7 +172,8 @@ def _is_lying(boxes: list[Box]) -> bool:
 def _extreme_bar(hand: Hand) -> Plan:
     """The label of the highest or lowest bar: its number first, then what stands in its line."""
     wants_low = any(w in hand.item.question for w in ("lowest", "shortest", "smallest"))
-    card, spans = yield from _card(hand, f"The {'lowest' if wants_low else 'highest'} bar")
+    word = "least" if wants_low else "most"
+    card, spans = yield from _card(hand, f"The bar with the {word}")
     known = [(n, s["bbox_2d"]) for s in spans if (n := number_in(s["text"])) is not None]
     if not known:
         return UNREAD
@@ -184,7 +185,6 @@ def _extreme_bar(hand: Hand) -> Plan:
         strip = [card[0], max(0, at[1] - GAP // 4), at[2], at[3] + GAP // 4]
     else:
         strip = [max(0, at[0] - 2 * GAP), at[1], min(1000, at[2] + 2 * GAP), card[3]]
-    word = "least" if wants_low else "most"
     thought = f"{' '.join(str(n) for n, _ in known)}: the {word} is {best} {at}. I read its bar."
     response = yield from hand.act(thought, "OCR", {"bbox_2d": strip})
     names = [s for s in spans_of(response) if number_in(s["text"]) is None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pixelis.rollout.teacher.hand import Final, Hand, Part, Plan, absent, find, value_of
+from pixelis.rollout.teacher.hand import Final, Hand, Part, Plan, absent, find, quarter, value_of
 from pixelis.rollout.teacher.stills import in_question, plain
 from pixelis.rollout.teacher.sums import choose_aloud
 from pixelis.rollout.teacher.texts import joined
@@ -22,11 +22,6 @@ def _track(hand: Hand, name: str, goal: str, *, lead: str = "", only: tuple[int,
     return hand.step, response
 
 
-def _quarter(box: list[int]) -> str:
-    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    return f"{'top' if y < 500 else 'bottom'} {'left' if x < 500 else 'right'}"
-
-
 def where_it_ends(hand: Hand) -> Plan:
     """One of several that look the same, named by where it starts."""
     phrase, number = hand.item.mentions[0]
@@ -39,12 +34,12 @@ def where_it_ends(hand: Hand) -> Plan:
     last = next((p["bbox_2d"] for p in reversed(found[1].get("track", [])) if p.get("bbox_2d")), None)
     if last is None:
         return Final("I lost it.", "I cannot tell")
-    return Final(f"It ends at {last}: {_quarter(last)}.", _quarter(last))
+    return Final(f"It ends at {last}: {quarter(last)}.", quarter(last))
 
 
 def _side(hand: Hand, centre: tuple[float, float]) -> str:
     x, y = round(centre[0] * 1000 / hand.item.width), round(centre[1] * 1000 / hand.item.height)
-    return _quarter([x, y, x, y])
+    return quarter([x, y, x, y])
 
 
 def turn(hand: Hand) -> Plan:
@@ -141,12 +136,14 @@ def timed_text(hand: Hand) -> Plan:
     is_flash = hand.item.chain[0].args.event == "appears"
     kind = "appears" if is_flash else "changes"
     args = hand.at(box, margin=0.3, side=min(box.width, box.height))
-    response = yield from hand.act(f"When does the text of the {phrase} {kind.removesuffix('s')}?", "TEMP", {"event": kind, **args})
+    is_old = not is_flash and not ("after" in question or "new text" in question)
+    wanted = "text" if is_flash else "old text" if is_old else "new text"
+    thought = f"The {wanted} of the {phrase}: when does it {kind.removesuffix('s')}?"
+    response = yield from hand.act(thought, "TEMP", {"event": kind, **args})
     segments = response.get("segments", [])
     if not segments:
         return Final("I saw no text.", "nothing")
-    is_old = not is_flash and not ("after" in question or "new text" in question)
     moment = segments[0]["from_s" if is_flash or is_old else "to_s"]
-    response = yield from hand.act(f"I read it at {moment}.", "OCR", {"ref": hand.step, "frame": moment})
+    response = yield from hand.act(f"The {wanted}, at {moment}.", "OCR", {"ref": hand.step, "frame": moment})
     text = joined(response)
     return Final(f"It says {text or 'nothing'}.", text or "nothing")

@@ -53,6 +53,8 @@ class Panel:
     band: tuple[float, float] | None = None
     is_share: bool = False
     """In [0, 1]: the axis shows all of it."""
+    is_diagram: bool = False
+    """Shares against shares: the other axis shows all of it too, and the diagonal is where both agree."""
     only_with: str = ""
     """A key that a journal must have for the panel to be meant: `used` is a loss of sight, and a count of rollouts in phase 2."""
 
@@ -109,7 +111,17 @@ FIGURES: dict[str, tuple[Panel, ...]] = {
         Panel(title="Dev error of places", unit="thousandths of the sides", keys=("dev_off",), is_log=True),
     ),
     "Learning while serving": (
-        Panel(title="Coverage and acceptance", unit="share of queries", keys=("coverage", "accepted", "abstained"), is_share=True),
+        Panel(title="Coverage and acceptance", unit="share of queries", keys=("coverage", "accepted", "abstained"), is_share=True,
+              only_with="accepted"),
+    ),
+    "What abstaining is worth": (
+        Panel(title="Risk by coverage", unit="share of errors among answers", keys=("risk",), over="coverage", is_share=True),
+        Panel(title="Margin by coverage", unit="least margin that answers", keys=("margin",), over="coverage", only_with="risk"),
+    ),
+    "Reliability": (
+        Panel(title="Right by confidence", unit="share of right answers", keys=("right",), over="confidence", is_share=True,
+              is_diagram=True),
+        Panel(title="Answers by confidence", unit="answers", keys=("answers",), over="confidence"),
     ),
     "Time": (Panel(title="Seconds of an update", unit="s", keys=("seconds.",)),),
     "Families": (
@@ -160,7 +172,7 @@ def _chosen(panel: Panel, series: dict[str, Series]) -> dict[str, Series]:
 
 def _unknown(series: dict[str, Series]) -> list[str]:
     panels = [panel for panels in FIGURES.values() for panel in panels if not panel.only_with or panel.only_with in series]
-    told = [key for panel in panels for key in panel.keys] + list(UNTOLD)
+    told = [key for panel in panels for key in (*panel.keys, panel.over) if key] + list(UNTOLD)
     return [key for key in series if not any(key.startswith(t) if t.endswith(".") else key == t for t in told)]
 
 
@@ -213,6 +225,8 @@ def _lines(axes: Any, panel: Panel, chosen: dict[str, Series], series: dict[str,
             axes.set_ylim(values[0] / 2, values[0] * 2)  # a logarithmic axis finds no range of its own around one value
     if panel.band:
         axes.axhspan(*panel.band, color="#d9ead3", label=f"corridor {panel.band[0]:.2f} to {panel.band[1]:.2f}", zorder=0)
+    if panel.is_diagram:
+        axes.plot([0, 1], [0, 1], ":", color="#7d8594", linewidth=1.0, label="as sure as right")
     over = series.get(panel.over)
     for number, (key, one) in enumerate(chosen.items()):
         one = _above_zero(one) if panel.is_log else one
@@ -264,7 +278,7 @@ _DRAW = {"lines": _lines, "shares": _shares, "families": _families}
 
 def _dress(axes: Any, panel: Panel, counter: str) -> None:
     """Axes and legend; the legend stands below, where it covers nothing."""
-    axes.set_xlabel({"spent": "rollouts spent"}.get(panel.over, counter))
+    axes.set_xlabel({"spent": "rollouts spent", "": counter}.get(panel.over, panel.over))
     axes.set_ylabel(panel.unit)
     if panel.is_log:
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -273,6 +287,8 @@ def _dress(axes: Any, panel: Panel, counter: str) -> None:
         axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in between else "")
     if panel.is_share:
         axes.set_ylim(-0.02, 1.02)
+    if panel.is_diagram:
+        axes.set_xlim(-0.02, 1.02)
     handles, labels = axes.get_legend_handles_labels()
     if len(labels) > 1:
         rows = min(4, len(labels)) if max(map(len, labels)) < 12 else 2

@@ -26,12 +26,13 @@ from pixelis.eval.pixelworld import EVALUATION, ItemSet, open_evaluation
 from pixelis.eval.report import Report, make_report
 from pixelis.eval.robustness_run import GRID_FILE, ROBUSTNESS, Robustness, read_robustness
 from pixelis.eval.scores import ItemScore, score_trajectory
+from pixelis.eval.selective_run import BINS_FILE, CURVE_FILE
 from pixelis.serve.report.series import Row, numbers
 
-JOURNAL_FILES = ("metrics.jsonl", "primer.jsonl", "sight.jsonl")
-"""Names under which a training run leaves its journal."""
+JOURNAL_FILES = ("metrics.jsonl", "primer.jsonl", "sight.jsonl", CURVE_FILE, BINS_FILE)
+"""Names under which a run leaves its journal, and `pixelis eval selective` its curves."""
 
-COUNTERS = ("update", "step", "query")
+COUNTERS = ("update", "step", "query", "bin")
 """Keys that may number a journal's rows; the first that its first row has does."""
 
 Progress = Callable[[int, int], None]
