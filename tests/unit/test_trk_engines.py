@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from pixelis.core.errors import NotInstalled, ToolError
+from pixelis.core.media import open_medium
+from pixelis.data.world.items import make_item, render
 from pixelis.tools.engines.trk_base import SteadySize, as_rgb, box_iou, clip_box
 from pixelis.tools.engines.trk_default import DefaultTrk
 
@@ -110,6 +112,17 @@ def test_hidden_behind_a_post_and_found_again(engine, name):
     middle = hidden[len(hidden) // 2]
     assert found[middle].box is None and found[middle].score < 0.5
     assert np.mean([bench.iou(a, b.box) for a, b in zip(truth[-5:], found[-5:], strict=True)]) >= 0.6
+
+
+@pytest.mark.parametrize("index", [700, 706])
+def test_a_double_behind_the_same_wall_is_not_taken_for_it(engine, index):
+    """Two equal things pass behind a wall from both sides, and turn there: each comes out where it was going."""
+    item = make_item("train", index, family="occlusion")
+    with open_medium(render(item), name=item.medium_name) as medium:
+        frames = [medium.frame(k) for k in range(item.num_frames)]
+    track = item.truth.objects[item.mentions[0][1]].track
+    found = engine.track(iter(frames), track[0].as_tuple())
+    assert bench.iou(track[-1].as_tuple(), found[-1].box) > 0.5
 
 
 def test_leaves_the_frame(engine):

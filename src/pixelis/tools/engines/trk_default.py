@@ -22,7 +22,7 @@ from pixelis.tools.engines.trk_flow import Camera, Flow, Layers, Match, Pyramid,
 from pixelis.tools.engines.trk_mask import ColourModel, agreeing_motion, blend, first_mask, is_plausible, mask_box, mix_odds, refine
 from pixelis.tools.engines.trk_search import Candidate, Looks, cut_patch
 
-ALGORITHM = 1
+ALGORITHM = 2
 """Counts up whenever results may change."""
 
 
@@ -243,7 +243,12 @@ class _Track:
         floor = max(0.4, FOUND * self.usual_similarity, min(self.rival + 0.1, 0.9 * self.usual_similarity))
         if sight is not None:
             floor = max(floor, sight.likeness + 0.15)
-        for candidate in self.looks.find(pyramid, self.whole_size, expected, sigma, floor)[:2]:
+        found = self.looks.find(pyramid, self.whole_size, expected, sigma, floor)
+        if self.rival > DOUBLE * self.usual_similarity and self.num_velocities >= 2:
+            # It has a double, which looks tell from it no longer: only what lies on its course is it.
+            reach = side * (COURSE + COURSE_A_FRAME * self.num_lost) + float(np.hypot(*self.velocity))
+            found = [candidate for candidate in found if np.hypot(*(candidate.centre - expected)) <= reach]
+        for candidate in found[:2]:
             jumped = self._land(pyramid, candidate)
             if jumped is not None and jumped.similarity >= floor - 0.05:
                 return jumped
@@ -318,6 +323,10 @@ SHRINK, SHRINK_WITH_AREA = 0.006, 1.5
 """Of its side, an edge may move inward by this much a frame; and by this times the lost share of area."""
 FOUND = 0.65
 """Least similarity of what is found again, relative to the usual one."""
+DOUBLE = 0.8
+"""Likeness of the likest place elsewhere in the first frame, relative to the usual one, from which on the object counts as having a double."""
+COURSE, COURSE_A_FRAME = 1.5, 0.3
+"""How far from its course an object with a double may be found again, in its sides: at once, and for every frame it was hidden."""
 RENEW_FRAMES = 20
 """Frames between two fresh masks; one costs about as much as ten frames of following."""
 RENEW_GROW, RENEW_AGREE, RENEW_SHARE = 0.06, 0.5, 0.7
