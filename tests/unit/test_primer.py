@@ -108,6 +108,17 @@ def test_lists_can_be_asked_in_parts():
     assert seen == {"top left", "top right", 0, 1, 2, "sign", "card"}
 
 
+def test_half_of_the_dialogues_list_what_there_is_most_of():
+    rng = np.random.default_rng(4)
+    dialogues = [about_view(MANY, rng) for _ in range(200)]
+    lists = [d for d in dialogues if len(d) == 4]
+    assert 70 < len(lists) < 130 and {len(d) for d in dialogues} == {4, 8}
+    for dialogue in lists:  # red things are three, all others single
+        red = " ".join(str(pointing_box(MANY.things[k], MANY)) for k in (0, 3, 6))
+        assert dialogue[0] == ("List every red thing.", f"Red: {red}.")
+        assert len(dict(dialogue)) == 4
+
+
 def test_every_answer_without_a_picture_is_true():
     rng = np.random.default_rng(1)
     for _ in range(80):
