@@ -324,7 +324,7 @@ SHRINK, SHRINK_WITH_AREA = 0.006, 1.5
 FOUND = 0.65
 """Least similarity of what is found again, relative to the usual one."""
 DOUBLE = 0.8
-"""Likeness of the likest place elsewhere in the first frame, relative to the usual one, from which on the object counts as having a double."""
+"""Likeness of the likest other place in the first frame, relative to the usual one, above which the object counts as having a double."""
 COURSE, COURSE_A_FRAME = 1.5, 0.3
 """How far from its course an object with a double may be found again, in its sides: at once, and for every frame it was hidden."""
 RENEW_FRAMES = 20
