@@ -50,8 +50,8 @@ def test_right_with_the_real_tools(runner, family):
 def test_moments_and_movers(runner):
     teacher = runner(CAREFUL)
     for family in ("when_disappears", "turn", "timed_text"):
-        item = make_item("train", 4_001, family=family)
-        assert score_answer(item, teach(teacher, item).answer or "") == 1.0, family
+        items = [make_item("train", 4_001 + k, family=family) for k in range(4)]
+        assert sum(score_answer(item, teach(teacher, item).answer or "") for item in items) >= 3, family
 
 
 def test_mistakes_are_recorded_and_mended(runner):
