@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pixelis.config_train import CotaRecipe, PrimerRecipe, RftRecipe, SftRecipe, SightRecipe, load_recipe_as
+from pixelis.config_train import ClearRecipe, CotaRecipe, PrimerRecipe, RftRecipe, SftRecipe, SightRecipe, load_recipe_as
 from pixelis.core.errors import ConfigError
 
 train = typer.Typer(help="Train policies; every run is one recipe.", no_args_is_help=True)
@@ -105,6 +105,24 @@ def sight(
     train_sight(
         newborn, views[num_dev:], views[:num_dev], out or wanted.out, SightSettings(**wanted.sight.model_dump(), seed=wanted.seed), log=_log
     )
+
+
+@train.command()
+def clear(
+    recipe: Annotated[Path, typer.Argument(help="A recipe with a [clear] table, such as recipes/nano/clear.toml.")],
+    out: Annotated[Path | None, typer.Option(help="Where to; the recipe says unless given.")] = None,
+) -> None:
+    """A tower that sees learns to see the same over clutter; what reads it stays as it is."""
+    from pixelis.train.clear import ClearSettings, train_clear
+    from pixelis.train.views import make_views, read_views
+
+    wanted = load_recipe_as(ClearRecipe, recipe)
+    prompting, count = wanted.prompting.build(), wanted.views.count
+    plain = read_views(make_views(wanted.views.folder, count, prompting, seed=wanted.seed, progress=_Progress("views")))
+    progress = _Progress("views over clutter")
+    cluttered = read_views(make_views(wanted.cluttered, count, prompting, seed=wanted.seed, is_cluttered=True, progress=progress))
+    settings = ClearSettings(**wanted.clear.model_dump(), seed=wanted.seed)
+    train_clear(wanted.checkpoint, plain, cluttered, out or wanted.out, settings, num_dev=wanted.views.num_dev, log=_log)
 
 
 @train.command()

@@ -96,6 +96,25 @@ class SightRecipe(Table):
     sight: SightTable = SightTable()
 
 
+class ClearTable(Table):
+    steps: int = Field(default=1_500, ge=1)
+    batch: int = Field(default=12, ge=1)
+    rate: float = Field(default=1e-3, gt=0)
+    matrix_rate: float = Field(default=0.006, gt=0)
+    minutes: float = Field(default=60.0, gt=0)
+
+
+class ClearRecipe(Table):
+    seed: int = 0
+    checkpoint: str
+    out: str
+    views: ViewsTable
+    cluttered: str
+    """Folder of the same views over clutter; drawn when it is not there."""
+    prompting: PromptingTable = PromptingTable()
+    clear: ClearTable = ClearTable()
+
+
 class PrimerTable(Table):
     steps: int = Field(default=1_500, ge=1)
     batch: int = Field(default=32, ge=1)

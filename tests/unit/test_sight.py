@@ -13,6 +13,7 @@ from pixelis.policy.prompt import Prompting
 from pixelis.policy.vlm_load import load_checkpoint
 from pixelis.policy.vlm_make import make_checkpoint
 from pixelis.policy.vlm_vision import Vision
+from pixelis.train.clear import ClearSettings, holds_things, train_clear
 from pixelis.train.settling import name_what_is_seen, settle
 from pixelis.train.sight import (
     Outputs,
@@ -214,3 +215,40 @@ def test_a_few_steps_teach_something(folder, tmp_path):
     first = next(row for row in seen if row["step"] == 0)
     lines = (tmp_path / "out" / "sight.jsonl").read_text().splitlines()
     assert first["loss"] > 0 and len(lines) == len(seen)
+
+
+def test_the_same_scenes_over_clutter():
+    plain, cluttered = Glances(3), Glances(3, is_cluttered=True)
+    for number in range(12):
+        one, other = plain.make(number), cluttered.make(number)
+        assert one.things == other.things and one.image_HWC.shape == other.image_HWC.shape
+        assert not np.array_equal(one.image_HWC, other.image_HWC)
+        assert np.array_equal(other.image_HWC, Glances(3, is_cluttered=True).make(number).image_HWC)
+
+
+def test_what_holds_a_thing_by_hand():
+    # 4 x 2 tokens of 32 px; a thing from (40, 10) to (70, 20) px lies in the second and third of the first row.
+    view = View(np.zeros((64, 128, 3), np.uint8), (Sight((40 / 128, 10 / 64, 70 / 128, 20 / 64), 0, 0),))
+    assert holds_things(view).tolist() == [False, True, True, False, False, False, False, False]
+
+
+def test_sight_becomes_clear(folder, tmp_path):
+    """Over clutter tokens come nearer to the plain ones; the language model is left alone, and another tower's bytes follow from a seed."""
+    prompting = Prompting(image_size=(96, 96), frame_size=(96, 96))
+    prompting.save(folder)
+    views = [read_views(make_views(tmp_path / str(c), 1, prompting, is_cluttered=c, num_workers=1))[:96] for c in (False, True)]
+    rows = []
+    settings = ClearSettings(steps=60, batch=8, rate=3e-3)
+    train_clear(folder, *views, tmp_path / "clear", settings, num_dev=32, log=rows.append)
+    assert rows[0]["dev_plain_things"] == rows[0]["dev_plain_ground"] == 0.0
+    assert rows[-1]["dev_clutter_ground"] < 0.6 * rows[0]["dev_clutter_ground"]
+    before, after = load_checkpoint(folder).base.state_dict(), load_checkpoint(tmp_path / "clear").base.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all(".visual." in name for name in changed)
+    train_clear(folder, *views, tmp_path / "again", settings, num_dev=32, log=rows.append)
+    again = load_checkpoint(tmp_path / "again").base.state_dict()
+    assert all(torch.equal(after[name], again[name]) for name in after)
+    with pytest.raises(DataError, match="not of the same scenes"):
+        train_clear(folder, views[0], views[1][::-1], tmp_path / "no", num_dev=32)
+    with pytest.raises(DataError, match="make more views"):
+        train_clear(folder, *views, tmp_path / "no", num_dev=96)

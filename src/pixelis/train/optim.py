@@ -59,6 +59,11 @@ def make_optimizer(
     return Optimizer(muon, torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=weight_decay))
 
 
+def share_done(step: int, steps: int, seconds: float, minutes: float) -> float:
+    """How far a run is: by its steps, or by the clock where that is nearer to the end. The first step never depends on the clock."""
+    return max(step / steps, seconds / 60 / minutes) if step else 0.0
+
+
 def set_rate(optimizer: Optimizer, share: float, *, warm_up: float = 0.03, floor: float = 0.02) -> None:
     """Rates at a share in [0, 1] of the schedule: a short rise, then a cosine down to `floor` of the peak."""
     rise = min(1.0, (share + 1e-3) / warm_up)

@@ -20,7 +20,7 @@ from pixelis.rollout.teacher.hand import GRID
 from pixelis.train.bank import FeatureBank
 from pixelis.train.forward import collate, hidden_states, learnt_logits
 from pixelis.train.learner import Dose, Learner
-from pixelis.train.optim import set_rate
+from pixelis.train.optim import set_rate, share_done
 from pixelis.train.primer import Lessons
 from pixelis.train.rehearsal import encode_views
 from pixelis.train.views import View
@@ -75,7 +75,7 @@ def run_primer(
     started, recent = time.monotonic(), []
     with (out / "primer.jsonl").open("a") as lines:
         for step in range(settings.steps + 1):
-            share = max(step / settings.steps, (time.monotonic() - started) / 60 / settings.minutes)
+            share = share_done(step, settings.steps, time.monotonic() - started, settings.minutes)
             set_rate(learner.optimizer, min(1.0, share))
             if share >= 1 or step % 100 == 0:
                 facts = {

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from pixelis.policy.vlm_load import load_checkpoint
-from pixelis.train.optim import make_optimizer, set_rate
+from pixelis.train.optim import make_optimizer, set_rate, share_done
 from pixelis.train.settling import name_what_is_seen, settle
 from pixelis.train.sight import SightHeads, fold_time, sight_loss, sight_scores, start_placed, start_smooth, targets_of, tokens_of
 from pixelis.train.views import PATCH, View
@@ -61,7 +61,7 @@ def train_sight(
     started = time.monotonic()
     with (out / "sight.jsonl").open("a") as lines:
         for step, batch in enumerate(_batches(views, settings)):
-            share = max(step / settings.steps, (time.monotonic() - started) / 60 / settings.minutes)
+            share = share_done(step, settings.steps, time.monotonic() - started, settings.minutes)
             if share >= 1:
                 break
             set_rate(optimizer, share)

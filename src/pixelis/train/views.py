@@ -64,6 +64,7 @@ def make_views(
     *,
     seed: int = 0,
     split: str = "train",
+    is_cluttered: bool = False,
     num_workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -71,6 +72,7 @@ def make_views(
 
     Args:
         num_views: rounded up to whole shards.
+        is_cluttered: the same scenes over clutter; see `Glances`.
         progress: called with (views there, views wanted).
     """
     folder = Path(folder)
@@ -79,7 +81,7 @@ def make_views(
     missing = [k for k in range(count) if not _shard(folder, k).exists()]
     there = count - len(missing)
     with workers(num_workers) as pool:
-        running = [pool.submit(_write_shard, folder, k, seed, split, prompting) for k in missing]
+        running = [pool.submit(_write_shard, folder, k, seed, split, is_cluttered, prompting) for k in missing]
         for done, future in enumerate(as_completed(running), 1):
             future.result()
             if progress:
@@ -114,8 +116,8 @@ def _shard(folder: Path, number: int) -> Path:
     return folder / f"views-{number:04d}.npz"
 
 
-def _write_shard(folder: Path, number: int, seed: int, split: str, prompting: Prompting) -> None:
-    glances = Glances(seed, split=split)
+def _write_shard(folder: Path, number: int, seed: int, split: str, is_cluttered: bool, prompting: Prompting) -> None:
+    glances = Glances(seed, split=split, is_cluttered=is_cluttered)
     pixels, sizes, rows, counts = [], [], [], []
     for k in range(number * SHARD, (number + 1) * SHARD):
         glance = glances.make(k)

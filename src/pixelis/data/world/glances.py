@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pixelis.core.geometry import Box
+from pixelis.data.world.clutter import draw_clutter
 from pixelis.data.world.colours import COLOURS
 from pixelis.data.world.items import FAMILIES
 from pixelis.data.world.layouts import Crowded, Placer
@@ -55,10 +56,11 @@ class Glances:
     Args:
         backdrops: backgrounds kept per size and name.
         close: share of close looks, as a zoom shows them.
+        is_cluttered: the same scenes, each over clutter instead of its background.
     """
 
-    def __init__(self, seed: int, *, split: str = "train", backdrops: int = 2, close: float = 0.12) -> None:
-        self._seed, self._split, self._num, self._close = seed, split, backdrops, close
+    def __init__(self, seed: int, *, split: str = "train", backdrops: int = 2, close: float = 0.12, is_cluttered: bool = False) -> None:
+        self._seed, self._split, self._num, self._close, self._is_cluttered = seed, split, backdrops, close, is_cluttered
         self._backdrops: dict[tuple, np.ndarray] = {}
 
     def __iter__(self) -> Iterator[Glance]:
@@ -69,12 +71,12 @@ class Glances:
         for attempt in itertools.count():
             rng = Rng("glance", self._split, self._seed, number, attempt)
             try:
-                return self._make(rng)
+                return self._make(rng, number)
             except Crowded:
                 continue
         raise AssertionError
 
-    def _make(self, rng: Rng) -> Glance:
+    def _make(self, rng: Rng, place: int) -> Glance:
         family = FAMILIES[rng.choice(tuple(FAMILIES))] if rng.chance(0.5) else None
         is_video = family.length_s is not None if family else rng.chance(0.4)
         sizes: Sizes = family.sizes if family else (VIDEO_SIZES + LARGE_VIDEO_SIZES if is_video else IMAGE_SIZES + LARGE_SIZES)
@@ -85,6 +87,9 @@ class Glances:
             _scatter(studio)
         scene = studio.scene
         frame = rng.choice((0, scene.num_frames - 1, rng.integer(0, scene.num_frames - 1))) if scene.num_frames > 1 else 0
+        if self._is_cluttered:  # only now, so that the things are those of the plain scene
+            chance = Rng("clutter", self._split, self._seed, place)
+            scene.__dict__["backdrop"] = draw_clutter(chance, scene.width, scene.height)
         image = scene.draw(frame)
         seen = [(number, box) for number in range(len(scene.things)) if (box := scene.box(number, frame)) is not None]
         whole = Box(0, 0, scene.width, scene.height)
