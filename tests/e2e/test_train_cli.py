@@ -149,7 +149,8 @@ def test_the_recipes_are_read(path):
         "cota": config_train.CotaRecipe, "sight": config_train.SightRecipe, "primer": config_train.PrimerRecipe,
         "sft": config_train.SftRecipe, "rft": config_train.RftRecipe, "ttrl": config_ttrl.AdaptRecipe,
         "ttrl_calibrate": config_ttrl.AdaptRecipe, "reproduce": reproduce.ReproduceRecipe, "eval": config.Recipe,
-        "drill": config_train.PrimerRecipe, "ablations_rft": study.StudyRecipe, "ablations_ttrl": study.StudyRecipe,
+        "clear": config_train.ClearRecipe, "drill": config_train.PrimerRecipe, "ablations_rft": study.StudyRecipe,
+        "ablations_ttrl": study.StudyRecipe,
     }[path.stem]  # fmt: skip
     config.load_recipe_as(kind, path)
 
