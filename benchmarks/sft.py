@@ -27,8 +27,9 @@ from pixelis.policy.vlm_load import Checkpoint, load_checkpoint
 from pixelis.policy.vlm_vision import Vision
 from pixelis.rollout.pack import Example, weights
 from pixelis.train.bank import FeatureBank
+from pixelis.train.drills import without_picture
 from pixelis.train.learner import Dose, Learner
-from pixelis.train.primer import about_view, pack_dialogue, without_picture
+from pixelis.train.primer import about_view, pack_dialogue
 from pixelis.train.rehearsal import encode_views
 from pixelis.train.views import View, grid_of, patches_of, read_views
 

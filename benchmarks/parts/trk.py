@@ -1,9 +1,9 @@
-"""TRK figures: every engine on DAVIS clips and on synthetic videos, from the first frame's true box.
+"""TRK figures: every engine on DAVIS clips, on synthetic videos and on PixelWorld's things with a double, from the first frame's true box.
 
 Truth on DAVIS is the tight box of the clip's mask; a mask's foreground (whatever its number of instances) counts as one
 object. Synthetic truth is the tight box of the object's visible pixels; none when fewer than 30 % of them show.
 HOTA and MOTA are TrackEval's, one track per clip.
-Run: `python benchmarks/parts/trk.py [--media DIR] [--engines default botsort] [--only davis|synthetic]`.
+Run: `python benchmarks/parts/trk.py [--media DIR] [--engines default botsort] [--only davis|synthetic|doubles]`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ import cv2
 import numpy as np
 
 from pixelis.core.geometry import Box
+from pixelis.core.media import open_medium
+from pixelis.data.world.item import Item
+from pixelis.data.world.items import make_item
+from pixelis.data.world.items import render as render_item
 from pixelis.eval.metrics.tracks import track_scores
 
 MIN_VISIBLE = 0.3
@@ -88,6 +92,9 @@ class Clip:
         """RGB uint8 [height, width, 3] frames."""
         if isinstance(self.source, Scene):
             yield from (frame for frame, _ in render(self.source))
+        elif isinstance(self.source, Item):
+            with open_medium(render_item(self.source), name=self.source.medium_name) as medium:
+                yield from medium.frames(0, medium.num_frames)
         else:
             for path in self.source:
                 yield cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
@@ -195,6 +202,16 @@ def synthetic_clips() -> list[Clip]:
     return [Clip(scene.name, [box for _, box in render(scene)], scene) for scene in SCENES]
 
 
+def double_clips(first: int = 700, count: int = 12) -> list[Clip]:
+    """Occlusion items of PixelWorld's train split: two equal things pass behind one wall, and the asked one must not be exchanged."""
+    clips = []
+    for index in range(first, first + count):
+        item = make_item("train", index, family="occlusion")
+        track = item.truth.objects[item.mentions[0][1]].track
+        clips.append(Clip(f"double{index}", [box and box.as_tuple() for box in track], item))
+    return clips
+
+
 def iou(a: tuple | None, b: tuple | None) -> float:
     """Box IoU in [0, 1]; 1 when both are absent, 0 when one is."""
     if a is None or b is None:
@@ -245,13 +262,21 @@ def rows(media: Path, engine_names: list[str], clips: list[Clip] | None = None) 
     """One row per engine and clip, and one per engine and suite (`mean of ...`).
 
     Args:
-        media: folder that holds `davis/`; absent, only the synthetic clips are run.
+        media: folder that holds `davis/`; absent, only drawn clips are run.
         engine_names: what `engine` knows.
-        clips: other clips than DAVIS and SCENES.
+        clips: other clips than DAVIS, SCENES and the doubles.
     Returns:
         dicts with engine, clip, frames, iou, hota, mota, fps, p50_ms, p95_ms (per frame, decoding excluded).
     """
-    suites = {"given": clips} if clips is not None else {"davis": davis_clips(media), "synthetic": synthetic_clips()}
+    suites = (
+        {"given": clips}
+        if clips is not None
+        else {
+            "davis": davis_clips(media),
+            "synthetic": synthetic_clips(),
+            "doubles": double_clips(),
+        }
+    )
     table = []
     for name in engine_names:
         tracker = engine(name, media)
@@ -279,9 +304,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--media", type=Path, default=Path(os.environ.get("PIXELIS_MEDIA", Path(__file__).parents[3] / "shared/media")))
     parser.add_argument("--engines", nargs="+", default=["default"])
-    parser.add_argument("--only", choices=["davis", "synthetic"])
+    parser.add_argument("--only", choices=["davis", "synthetic", "doubles"])
     args = parser.parse_args()
-    clips = {"davis": lambda: davis_clips(args.media), "synthetic": synthetic_clips, None: lambda: None}[args.only]()
+    clips = {"davis": lambda: davis_clips(args.media), "synthetic": synthetic_clips, "doubles": double_clips, None: lambda: None}[
+        args.only
+    ]()
     print(f"{'engine':<16}{'clip':<20}{'frames':>7}{'IoU':>7}{'HOTA':>7}{'MOTA':>7}{'fps':>8}{'p50ms':>7}{'p95ms':>7}")
     for row in rows(args.media, args.engines, clips):
         print(

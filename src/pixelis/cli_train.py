@@ -113,11 +113,12 @@ def clear(
     out: Annotated[Path | None, typer.Option(help="Where to; the recipe says unless given.")] = None,
 ) -> None:
     """A tower that sees learns to see the same over clutter; what reads it stays as it is."""
+    from pixelis.policy.prompt import Prompting
     from pixelis.train.clear import ClearSettings, train_clear
     from pixelis.train.views import make_views, read_views
 
     wanted = load_recipe_as(ClearRecipe, recipe)
-    prompting, count = wanted.prompting.build(), wanted.views.count
+    prompting, count = Prompting.of(wanted.checkpoint), wanted.views.count
     plain = read_views(make_views(wanted.views.folder, count, prompting, seed=wanted.seed, progress=_Progress("views")))
     progress = _Progress("views over clutter")
     cluttered = read_views(make_views(wanted.cluttered, count, prompting, seed=wanted.seed, is_cluttered=True, progress=progress))

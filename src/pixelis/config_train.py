@@ -111,7 +111,6 @@ class ClearRecipe(Table):
     views: ViewsTable
     cluttered: str
     """Folder of the same views over clutter; drawn when it is not there."""
-    prompting: PromptingTable = PromptingTable()
     clear: ClearTable = ClearTable()
 
 

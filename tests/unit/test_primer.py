@@ -17,7 +17,8 @@ from pixelis.core.ops import Call
 from pixelis.data.world.glances import Sight
 from pixelis.policy.buffer import ChatFormat, ImageRef
 from pixelis.rollout.pack import TEXT, weights
-from pixelis.train.primer import STAGES, Lessons, about_view, pack_dialogue, without_picture
+from pixelis.train.drills import without_picture
+from pixelis.train.primer import STAGES, Lessons, about_view, pack_dialogue
 from pixelis.train.views import View, grid_of, pointing_box
 from pixelis.train.vocabulary import make_vocabulary
 

@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 
 from pixelis.core.errors import DataError
-from pixelis.policy.prompt import Prompting
 from pixelis.policy.vlm_load import load_checkpoint
 from pixelis.train.optim import make_optimizer, set_rate, share_done
 from pixelis.train.sight import fold_time, tokens_of
+from pixelis.train.start import save_whole
 from pixelis.train.views import TOKEN_PX, View
 
 CLUTTER_SHARE = 0.65
@@ -101,11 +101,7 @@ def train_clear(
             torch.nn.utils.clip_grad_norm_(visual.parameters(), 1.0)
             optimizer.step()
     undo()
-    loaded.base.save_pretrained(out)
-    loaded.tokenizer.save_pretrained(out)
-    loaded.images.save_pretrained(out)
-    Prompting.of(checkpoint).save(out)
-    return out
+    return save_whole(loaded, out, prompting=loaded.prompting)
 
 
 def holds_things(view: View) -> np.ndarray:

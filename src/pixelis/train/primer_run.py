@@ -23,6 +23,7 @@ from pixelis.train.learner import Dose, Learner
 from pixelis.train.optim import set_rate, share_done
 from pixelis.train.primer import Lessons
 from pixelis.train.rehearsal import encode_views
+from pixelis.train.start import save_whole
 from pixelis.train.views import View
 from pixelis.train.vocabulary import MAX_COORDINATE
 
@@ -95,11 +96,7 @@ def run_primer(
             numbers = range(step * settings.batch, (step + 1) * settings.batch)
             examples = [lessons.example(k, share=step / settings.steps) for k in numbers]
             recent.append(learner.step([Dose.plain(examples)]).token_loss)
-    loaded.base.save_pretrained(out)
-    loaded.tokenizer.save_pretrained(out)
-    loaded.images.save_pretrained(out)
-    prompting.save(out)
-    return out
+    return save_whole(loaded, out, prompting=prompting)
 
 
 @torch.no_grad()

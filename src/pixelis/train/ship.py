@@ -11,6 +11,7 @@ from pixelis.core.errors import ConfigError
 from pixelis.policy.vlm_load import load_checkpoint
 from pixelis.train.normalisers import FILE as NORMALISERS
 from pixelis.train.rft_state import HEADS_FILE, STATISTICS_FILE
+from pixelis.train.start import save_whole
 
 KEPT = (NORMALISERS, HEADS_FILE, STATISTICS_FILE)
 """What later phases load, where there is some."""
@@ -29,10 +30,8 @@ def ship(checkpoint: str | Path, out: str | Path) -> int:
     if not largest < torch.finfo(torch.float16).max:
         raise ConfigError(f"{checkpoint}: its largest weight {largest:g} does not fit into float16")
     shutil.rmtree(out, ignore_errors=True)
-    loaded.model.half().save_pretrained(out)
-    loaded.tokenizer.save_pretrained(out)
-    loaded.images.save_pretrained(out)
-    loaded.prompting.save(out)
+    loaded.base.half()
+    save_whole(loaded, out, prompting=loaded.prompting)
     for name in KEPT:
         if (Path(checkpoint) / name).is_file():
             shutil.copy(Path(checkpoint) / name, out / name)

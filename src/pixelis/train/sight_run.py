@@ -16,6 +16,7 @@ from pixelis.policy.vlm_load import load_checkpoint
 from pixelis.train.optim import make_optimizer, set_rate, share_done
 from pixelis.train.settling import name_what_is_seen, settle
 from pixelis.train.sight import SightHeads, fold_time, sight_loss, sight_scores, start_placed, start_smooth, targets_of, tokens_of
+from pixelis.train.start import save_whole
 from pixelis.train.views import PATCH, View
 
 
@@ -87,10 +88,7 @@ def train_sight(
     settle(visual.eval(), heads, dev)
     name_what_is_seen(loaded.base.get_input_embeddings(), loaded.tokenizer)
     undo()
-    loaded.base.save_pretrained(out)
-    loaded.tokenizer.save_pretrained(out)
-    loaded.images.save_pretrained(out)
-    return out
+    return save_whole(loaded, out)
 
 
 @torch.no_grad()

@@ -48,6 +48,16 @@ def load_learner(
     return replace(loaded, model=add_adapters(loaded.model, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout))
 
 
+def save_whole(checkpoint: Checkpoint, out: str | Path, *, prompting: Prompting | None = None) -> Path:
+    """Write a checkpoint that was trained whole, with tokenizer and image processor, and how it is prompted where that is known."""
+    checkpoint.base.save_pretrained(out)
+    checkpoint.tokenizer.save_pretrained(out)
+    checkpoint.images.save_pretrained(out)
+    if prompting is not None:
+        prompting.save(out)
+    return Path(out)
+
+
 def save_policy(policy: VlmPolicy, out: str | Path) -> Path:
     """Write a policy that has learnt: its model, or its adapter, with tokenizer, image processor and prompting."""
     out = Path(out)

@@ -209,16 +209,23 @@ MAX_LISTED = 6
 _LEFT_OUT, _GHOST, _GHOST_TRIES = 0.35, 0.5, 12
 
 
+Entry = tuple[dict[str, Any], Seen | None]
+"""Arguments that point at a place, and what is there; None where nothing is."""
+
+
 @dataclass(frozen=True)
 class Listing:
-    """Places to try, as one thought lists them: arguments that point there, and what is there; None where nothing is."""
+    """Places to try, as one thought lists them."""
 
-    entries: tuple[tuple[dict[str, Any], Seen | None], ...]
-    is_flawed: bool = False
+    entries: tuple[Entry, ...]
+    is_flawed: bool
+    """It leaves something out, or holds a place where nothing is."""
+    is_further: bool
+    """Not the first of its search."""
 
-    @property
-    def boxes(self) -> list[list[int]]:
-        return [place["bbox_2d"] for place, _ in self.entries]
+    def said(self, what: str) -> str:
+        """`Red: [..] [..]. `, after what a further list begins with."""
+        return (LOOK_AGAIN if self.is_further else "") + list_boxes(what, [place["bbox_2d"] for place, _ in self.entries])
 
     def try_next(self, hand: Hand, number: int, thought: str) -> Part:
         """Let PROP say the shape of entry `number`; its name, or None. A try that a mistake led to is one itself."""
@@ -238,15 +245,15 @@ def listings(hand: Hand, things: Sequence[Seen], frame: int = 0) -> list[Listing
             ghost = _ghost(hand, things, frame)
         if ghost is None and len(left_out) == len(things):
             left_out = []
-    first: list[tuple[dict[str, Any], Seen | None]] = [(hand.at(s.box, frame), s) for s in things if s not in left_out]
+    first: list[Entry] = [(hand.at(s.box, frame), s) for s in things if s not in left_out]
     is_flawed = bool(left_out) or ghost is not None
     if ghost is not None:
         first.insert(hand.rng.integer(0, len(first)), (ghost, None))
-    rest: list[tuple[dict[str, Any], Seen | None]] = [(hand.at(s.box, frame), s) for s in left_out]
-    found = []
+    rest: list[Entry] = [(hand.at(s.box, frame), s) for s in left_out]
+    found: list[Listing] = []
     for entries, flawed in ((first, is_flawed), (rest, False)):
         for start in range(0, len(entries), MAX_LISTED):
-            found.append(Listing(tuple(entries[start : start + MAX_LISTED]), flawed))
+            found.append(Listing(tuple(entries[start : start + MAX_LISTED]), flawed, is_further=bool(found)))
     return found
 
 
@@ -298,9 +305,8 @@ def find(hand: Hand, name: str, frame: int = 0, *, only: Sequence[int] | None = 
         if said == shape:
             return step, seen, f"{lead}{goal}Step {step} is the {name}. "
     untried = [seen for seen in possible if (seen.number, frame) not in hand.shapes]
-    opening = goal
     for listing in listings(hand, untried, frame):
-        opening += list_boxes(colour, listing.boxes)
+        opening = ("" if listing.is_further else goal) + listing.said(colour)
         for number, (_, seen) in enumerate(listing.entries):
             said = yield from listing.try_next(hand, number, f"{lead}{opening}Is this the {name}?")
             opening = ""
@@ -309,7 +315,6 @@ def find(hand: Hand, name: str, frame: int = 0, *, only: Sequence[int] | None = 
             if said == shape:
                 return hand.step, seen, f"Yes, step {hand.step} is the {name}. "
             lead = f"No, {said or 'nothing'}. "
-        opening = LOOK_AGAIN
     return None, None, lead
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pixelis.data.world.asides import NUMBER_WORDS
 from pixelis.data.world.raster import SHAPES
-from pixelis.rollout.teacher.hand import LOOK_AGAIN, Final, Hand, Part, Plan, absent, find, list_boxes, listings, seen_on, value_of
+from pixelis.rollout.teacher.hand import Final, Hand, Part, Plan, absent, find, listings, seen_on, value_of
 from pixelis.rollout.teacher.sums import choose_aloud
 
 
@@ -26,7 +26,7 @@ def _colour_of(hand: Hand, shape: str) -> Plan:
     chosen = sorted(things, key=lambda s: not (s.shape == shape and hand.is_clear(s)))
     lead = f"What colour is the {shape}? "
     for listing in listings(hand, chosen):
-        lead += list_boxes("things", listing.boxes)
+        lead += listing.said("things")
         for number in range(len(listing.entries)):
             said = yield from listing.try_next(hand, number, f"{lead}Is this the {shape}?")
             if said == shape:
@@ -34,8 +34,7 @@ def _colour_of(hand: Hand, shape: str) -> Plan:
                 response = yield from hand.act("Yes. Now its colour.", "PROP", {"what": "colour", "ref": found})
                 return Final(f"It is {value_of(response, 'colour')}.", str(value_of(response, "colour")))
             lead = f"No, {said or 'nothing'}. "
-        lead += LOOK_AGAIN
-    return Final(f"{lead.removesuffix(LOOK_AGAIN)}There is no other.", f"there is no {shape}")
+    return Final(f"{lead}There is no other.", f"there is no {shape}")
 
 
 def spot(hand: Hand, name: str) -> Plan:
@@ -63,13 +62,12 @@ def count(hand: Hand) -> Plan:
     things = [s for s in seen_on(hand.item, 0) if s.kind == "shape" and s.colour == colour]
     num, lead = 0, f"I count each {colour} {shape}. "
     for listing in listings(hand, things):
-        lead += list_boxes(colour, listing.boxes)
+        lead += listing.said(colour)
         for number in range(len(listing.entries)):
             said = yield from listing.try_next(hand, number, f"{lead}Is this a {shape}?")
             num += said == shape
             lead = f"Yes: {num}. " if said == shape else f"No: {num}. "
-        lead += LOOK_AGAIN
-    return Final(f"{lead.removesuffix(LOOK_AGAIN)}There is no other {colour} thing.", str(num))
+    return Final(f"{lead}There is no other {colour} thing.", str(num))
 
 
 def size_compare(hand: Hand) -> Plan:
