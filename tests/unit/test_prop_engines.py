@@ -96,6 +96,26 @@ def test_angle_is_counter_clockwise_on_screen():
     assert found["angle"] == pytest.approx(45, abs=3) and found["orientation"] == "diagonal"
 
 
+@pytest.mark.parametrize("cut", [0.1, 0.2, 0.3])
+@pytest.mark.parametrize("side", range(4))
+def test_a_box_that_cuts_its_thing_measures_all_of_it(cut, side):
+    image = canvas(noise=3.0)
+    cv2.circle(image, (150, 120), 25, (200, 30, 40), -1, cv2.LINE_AA)
+    cv2.rectangle(image, (215, 95), (264, 144), (30, 60, 210), -1)  # a neighbour, which is none of its business
+    room = [12.0, 12.0, 12.0, 12.0]
+    room[side] = -cut * 50
+    box = (125 - room[0], 95 - room[1], 175 + room[2], 145 + room[3])
+    assert values("shape", image_HWC=image, box=box)["shape"] == "circle"
+    assert values("size", image_HWC=image, box=box)["area"] == pytest.approx(np.pi * 25**2, rel=0.08)
+    assert values("colour", image_HWC=image, box=box)["colour"] == "red"
+
+
+def test_a_box_beside_a_thing_does_not_take_it():
+    image = canvas(noise=3.0)
+    cv2.circle(image, (150, 120), 25, (200, 30, 40), -1, cv2.LINE_AA)
+    assert values("colour", image_HWC=image, box=(60, 90, 121, 150))["colour"] != "red"
+
+
 def test_counting_splits_touching_discs_and_follows_an_example():
     image = canvas()
     for x, y in ((50, 60), (88, 60), (150, 150), (240, 90)):  # the first two touch
@@ -104,6 +124,28 @@ def test_counting_splits_touching_discs_and_follows_an_example():
     cv2.circle(image, (60, 180), 20, (30, 60, 210), -1, cv2.LINE_AA)
     assert values("count", image_HWC=image)["count"] == 5
     assert values("count", image_HWC=image, other_box=(220, 70, 260, 110))["count"] == 4
+
+
+@pytest.mark.parametrize("beyond", [0, 2, 5])
+def test_counting_on_a_surface_leaves_out_what_its_outline_took_along(beyond):
+    """A mask that runs some pixels beside its card: the strip outside is no thing, and no background either."""
+    image = canvas((90, 120, 80))
+    cv2.rectangle(image, (60, 50), (219, 189), (245, 245, 240), -1)
+    for x, y in ((85, 80), (130, 75), (180, 100), (95, 150), (165, 160)):
+        cv2.circle(image, (x, y), 9, (200, 30, 40), -1, cv2.LINE_AA)
+    mask = np.zeros((H, W), bool)
+    mask[50 - beyond : 190 + beyond, 60 - beyond : 220 + beyond] = True
+    box = (60 - beyond, 50 - beyond, 220 + beyond, 190 + beyond)
+    assert values("count", image_HWC=image, mask_HW=mask, box=box)["count"] == 5
+
+
+def test_a_mask_of_separate_things_is_no_surface():
+    image = canvas()
+    mask = np.zeros((H, W), bool)
+    for x, y in ((50, 60), (150, 150), (240, 90)):
+        cv2.circle(image, (x, y), 20, (200, 30, 40), -1, cv2.LINE_AA)
+        mask |= np.hypot(*np.mgrid[-y : H - y, -x : W - x]) <= 20
+    assert values("count", image_HWC=image, mask_HW=mask)["count"] == 3
 
 
 def test_motion_of_a_straight_track():

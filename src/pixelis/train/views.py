@@ -21,7 +21,7 @@ from pixelis.core.errors import DataError
 from pixelis.core.geometry import Box
 from pixelis.data.world.glances import Glances, Sight
 from pixelis.policy.prompt import Prompting
-from pixelis.rollout.teacher.hand import MARGIN, grid_box
+from pixelis.rollout.teacher.hand import CARD_MARGIN, MARGIN, SIGN_MARGIN, grid_box
 from pixelis.rollout.workers import workers
 
 PATCH, MERGE = 16, 2
@@ -145,6 +145,7 @@ def pointing_box(thing: Sight, view: View) -> list[int]:
     x0, y0, x1, y1 = thing.box
     tall, wide = (y1 - y0) * height, (x1 - x0) * width
     kind = thing.name.split()[1]
-    reach = 0.5 * min(tall, wide) if kind == "sign" else 0.05 * min(tall, wide) if kind == "panel" else MARGIN * max(tall, wide)
+    short = {"sign": SIGN_MARGIN, "panel": CARD_MARGIN}.get(kind)
+    reach = MARGIN * max(tall, wide) if short is None else short * min(tall, wide)
     grown = Box(x0 * width, y0 * height, x1 * width, y1 * height).grow(reach)
     return grid_box(grown, width=width, height=height)

@@ -42,6 +42,8 @@ GRID = 10
 """Coordinates the teacher writes are multiples of this: finer is beyond coarse eyes."""
 MARGIN = 0.25
 """Room around a thing on each side, in its longer side."""
+SIGN_MARGIN, CARD_MARGIN = 0.5, 0.3
+"""The same around a sign and a card, in the shorter side: what is cut off cannot be read, and coarse eyes miss a card's edge by as much."""
 VIEW_PX = 320
 """Longer side of the pupil's view."""
 BLUR_PX, CLEAR_PX = 6.0, 14.0

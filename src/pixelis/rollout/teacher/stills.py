@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pixelis.data.world.asides import NUMBER_WORDS
 from pixelis.data.world.raster import SHAPES
-from pixelis.rollout.teacher.hand import Final, Hand, Part, Plan, absent, find, listings, seen_on, value_of
+from pixelis.rollout.teacher.hand import CARD_MARGIN, Final, Hand, Part, Plan, absent, find, listings, seen_on, value_of
 from pixelis.rollout.teacher.sums import choose_aloud
 
 
@@ -52,7 +52,7 @@ def count(hand: Hand) -> Plan:
     if hand.item.mentions:
         phrase, number = hand.item.mentions[0]
         card = hand.thing(number)
-        args = hand.at(card.box, margin=0.05, side=min(card.box.width, card.box.height))
+        args = hand.at(card.box, margin=CARD_MARGIN, side=min(card.box.width, card.box.height))
         yield from hand.act(f"I take the {phrase}.", "SEG", args)
         response = yield from hand.act("I count what lies on it.", "PROP", {"what": "count", "ref": hand.step})
         return Final(f"There are {value_of(response, 'count')}.", str(value_of(response, "count")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pixelis.core.geometry import Box
-from pixelis.rollout.teacher.hand import Final, Hand, Part, Plan, Response, seen_on
+from pixelis.rollout.teacher.hand import CARD_MARGIN, SIGN_MARGIN, Final, Hand, Part, Plan, Response, absent, find, seen_on
 from pixelis.rollout.teacher.sums import add_aloud, choose_aloud, subtract_aloud
 
 
@@ -24,18 +24,23 @@ def number_in(text: str) -> int | None:
 
 
 def read_at(hand: Hand, box: Box, thought: str) -> Part:
-    return (yield from hand.act(thought, "OCR", hand.at(box, margin=0.5, side=min(box.width, box.height))))
+    return (yield from hand.act(thought, "OCR", hand.at(box, margin=SIGN_MARGIN, side=min(box.width, box.height))))
 
 
 def read_sign(hand: Hand) -> Plan:
+    """A sign by its colour, or the one beside a thing: which thing that is, is measured where several have its colour."""
     phrase, number = hand.item.mentions[0]
-    if phrase.endswith(" sign"):
-        box, thought = hand.thing(number).box, f"I read the {phrase}."
-    else:
-        shape = hand.thing(number).box
+    seen = hand.thing(number)
+    box, thought = seen.box, f"I read the {phrase}."
+    if not phrase.endswith(" sign"):
+        lead = ""
+        if len(hand.candidates(seen.colour, seen.shape, 0)) > 1:
+            _, found, lead = yield from find(hand, phrase, goal=f"Where is the {phrase}? ")
+            if found is None:
+                return absent(phrase, lead)
         signs = [s for s in seen_on(hand.item, 0) if s.kind == "sign"]
-        box = min(signs, key=lambda s: abs(s.box.centre[0] - shape.centre[0]) + 3 * abs(s.box.centre[1] - shape.centre[1])).box
-        thought = f"I read the sign next to the {phrase}."
+        box = min(signs, key=lambda s: abs(s.box.centre[0] - box.centre[0]) + 3 * abs(s.box.centre[1] - box.centre[1])).box
+        thought = f"{lead}I read the sign next to the {phrase}."
     response = yield from read_at(hand, box, thought)
     text = joined(response)
     return Final(f"It says {text or 'nothing'}.", text or "nothing")
@@ -67,7 +72,7 @@ def compare_signs(hand: Hand) -> Plan:
 def _card(hand: Hand, goal: str) -> Part:
     """Read the whole card; its box as written, and the spans. The goal is said first, where all that follows can see it."""
     card = max((s for s in seen_on(hand.item, 0) if s.kind == "panel"), key=lambda s: s.box.area)
-    args = hand.at(card.box, margin=0.04, side=min(card.box.width, card.box.height))
+    args = hand.at(card.box, margin=CARD_MARGIN, side=min(card.box.width, card.box.height))
     response = yield from hand.act(f"{goal}: I read the card.", "OCR", args)
     return args["bbox_2d"], spans_of(response)
 

@@ -11,10 +11,16 @@ from pixelis.tools.engines.prop_colour import Attribute
 from pixelis.tools.engines.prop_region import background_distance, cut_out, whole_box
 
 MAX_SIDE = 360
+RIM = 0.03
+"""Of a surface's shorter side: what is left out along its edge, where its outline may run beside it."""
 
 
-def count_things(image_HWC: np.ndarray, box: tuple, like: tuple | None = None) -> list[Attribute]:
-    """Number of separate things in the box; with `like`, of those that resemble the thing in that box in colour and size."""
+def count_things(image_HWC: np.ndarray, box: tuple, like: tuple | None = None, mask_HW: np.ndarray | None = None) -> list[Attribute]:
+    """Number of separate things in the box; with `like`, of those that resemble the thing in that box in colour and size.
+
+    Args:
+        mask_HW: bool [height, width]; where it is one solid surface, what lies on it is counted, and nothing beside it.
+    """
     height, width = image_HWC.shape[:2]
     x0, y0, x1, y1 = whole_box(box, height, width)
     scale = min(1.0, MAX_SIDE / max(x1 - x0, y1 - y0))
@@ -26,7 +32,7 @@ def count_things(image_HWC: np.ndarray, box: tuple, like: tuple | None = None) -
     if like is not None:
         lx0, ly0, lx1, ly1 = whole_box(like, height, width)
         example = tuple(round((v - o) * scale) for v, o in ((lx0, x0), (ly0, y0), (lx1, x0), (ly1, y0)))
-    parts, doubt = _parts(patch, example)
+    parts, doubt = _parts(patch, example, None if mask_HW is None else _surface(mask_HW[y0:y1, x0:x1], patch.shape[:2]))
     if like is not None:
         region = cut_out(image_HWC, None, like)
         look = _look(region.patch_HWC, region.mask_HW)
@@ -60,17 +66,36 @@ class _Part:
         return int(self.mask_HW.sum())
 
 
-def _parts(patch_HWC: np.ndarray, example: tuple[int, int, int, int] | None) -> tuple[list[_Part], float]:
+def _surface(mask_HW: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
+    """The inside of a mask that is one surface, bool of that size; None where it is not solid, or only a part of the box."""
+    height, width = size
+    mask = cv2.resize(
+        mask_HW.astype(np.uint8), (width, height), interpolation=cv2.INTER_AREA if mask_HW.shape[0] > height else cv2.INTER_NEAREST
+    )
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if not contours:
+        return None
+    outline = max(contours, key=cv2.contourArea)
+    hull = cv2.convexHull(outline)
+    if cv2.contourArea(outline) < 0.85 * cv2.contourArea(hull) or cv2.contourArea(hull) < 0.5 * height * width:
+        return None
+    inside = cv2.fillConvexPoly(np.zeros(size, np.uint8), hull, 1)
+    rim = max(2, round(RIM * min(size)))
+    return cv2.erode(np.pad(inside, rim), np.ones((2 * rim + 1, 2 * rim + 1), np.uint8))[rim:-rim, rim:-rim] > 0
+
+
+def _parts(patch_HWC: np.ndarray, example: tuple[int, int, int, int] | None, inside_HW: np.ndarray | None) -> tuple[list[_Part], float]:
     """Things in the patch, and in [0, 1] how near the background's own texture comes to looking like things."""
-    h, w = patch_HWC.shape[:2]
-    known = np.ones((h, w), bool)
+    inside = np.ones(patch_HWC.shape[:2], bool) if inside_HW is None else inside_HW
+    known = inside.copy()
     for _ in range(2):
         far, noise = background_distance(patch_HWC, known)
-        known = far <= max(3.0 * noise, 7.0)
-        if known.sum() < 0.15 * h * w:
-            known[:] = True
+        known = inside & (far <= max(3.0 * noise, 7.0))
+        if known.sum() < 0.15 * inside.sum():
+            known = inside.copy()
             break
     limit = max(3.0 * noise, 7.0)
+    far[~inside] = 0.0
     hot = _clean(far > limit)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(hot)
     if count < 2:

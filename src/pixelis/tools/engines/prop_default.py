@@ -43,9 +43,9 @@ def orientation(image_HWC: np.ndarray, mask_HW: np.ndarray | None, box: tuple) -
     return orientation_of(cut_out(image_HWC, mask_HW, box))
 
 
-def count(image_HWC: np.ndarray, box: tuple, like: tuple | None = None) -> list[Attribute]:
-    """How many things the box holds; with `like`, how many that look like the thing in that box."""
-    return count_things(image_HWC, box, like)
+def count(image_HWC: np.ndarray, mask_HW: np.ndarray | None, box: tuple, like: tuple | None = None) -> list[Attribute]:
+    """How many things lie in the box, or on the surface that the mask is; with `like`, how many that look like the thing in that box."""
+    return count_things(image_HWC, box, like, mask_HW)
 
 
 def motion(track: Sequence[tuple[float, tuple]], frame_hw: tuple[int, int]) -> list[Attribute]:
@@ -64,7 +64,7 @@ class DefaultProp:
     """Measured properties of a region, a track or a pair of regions; one call a property."""
 
     name = "measure"
-    version = f"3; opencv {cv2.__version__}"  # results move with OpenCV
+    version = f"4; opencv {cv2.__version__}"  # results move with OpenCV
 
     def measure(
         self,
@@ -106,7 +106,7 @@ class DefaultProp:
                 raise ToolError("bad_arguments", "relation needs a second region")
             return relation(box, other_box, mask_HW, other_mask, image_HWC.shape[:2])
         if word == "count":
-            return count(image_HWC, box, other_box)
+            return count(image_HWC, mask_HW, box, other_box)
         one = {"colour": colour, "size": size, "shape": shape, "position": position, "orientation": orientation}[word]
         return one(image_HWC, mask_HW, box)
 

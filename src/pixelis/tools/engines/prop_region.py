@@ -10,6 +10,7 @@ import numpy as np
 from pixelis.core.errors import ToolError
 
 MAX_SIDE = 200  # longer boxes are measured on a smaller copy
+GROW, MAX_GROWTHS = 0.35, 3  # how far a side that cuts the thing moves out in one go, in the box's side, and how often
 FINE_SIDE = 96  # for outlines, shorter boxes are separated on a larger copy: smoothing by whole pixels would eat arms and corners
 
 
@@ -25,6 +26,11 @@ class Region:
     """Patch pixels per image pixel."""
     clear: float
     """In [0, 1]: how far the foreground lies from the background model; 1 for a given mask."""
+
+    @property
+    def area(self) -> float:
+        """Of the mask, in image pixels."""
+        return float(self.mask_HW.sum() / self.scale**2)
 
 
 def whole_box(box: tuple, height: int, width: int) -> tuple[int, int, int, int]:
@@ -45,6 +51,8 @@ def whole_box(box: tuple, height: int, width: int) -> tuple[int, int, int, int]:
 def cut_out(image_HWC: np.ndarray, mask_HW: np.ndarray | None, box: tuple, *, is_fine: bool = False) -> Region:
     """The thing in the box: the mask's part of it, else what differs from the box's border.
 
+    A box that cuts its thing is widened until the thing lies free of all sides; where that never happens, the box counts as it is.
+
     Args:
         is_fine: separate small things on a copy enlarged to `FINE_SIDE`.
     """
@@ -54,15 +62,57 @@ def cut_out(image_HWC: np.ndarray, mask_HW: np.ndarray | None, box: tuple, *, is
         scale = min(1.0, MAX_SIDE / max(x1 - x0, y1 - y0))
         patch, mask = _resize(image_HWC[y0:y1, x0:x1], scale), _resize(mask_HW[y0:y1, x0:x1].astype(np.uint8) * 255, scale) > 127
         return Region(patch, mask if mask.any() else np.ones(mask.shape, bool), x0, y0, scale, 1.0)
+    asked = box = x0, y0, x1, y1
+    first, cuts = _in_box(image_HWC, asked, asked, is_fine)
+    is_cut = any(cuts)
+    # A thing that reaches far beyond one side is a second background to that side, and only its rim stands out: so a wider look in any case.
+    sides = cuts if is_cut else (True,) * 4
+    for _ in range(MAX_GROWTHS):
+        box = _grown(box, sides, image_HWC)
+        region, sides = _in_box(image_HWC, box, asked, is_fine)
+        if not any(sides):
+            return region if is_cut or (region.area > 1.5 * first.area and _share_inside(region, asked) > 0.5) else first
+    return first
+
+
+def _grown(box: tuple[int, ...], sides: tuple[bool, ...], image_HWC: np.ndarray) -> tuple[int, int, int, int]:
+    """A box in whole pixels with some sides moved out, inside the frame."""
+    height, width = image_HWC.shape[:2]
+    dx, dy = (max(2, round(GROW * (box[i + 2] - box[i]))) for i in (0, 1))
+    x0, y0, x1, y1 = (v + side * step for v, side, step in zip(box, sides, (-dx, -dy, dx, dy), strict=True))
+    return max(0, x0), max(0, y0), min(width, x1), min(height, y1)
+
+
+def _share_inside(region: Region, box: tuple[int, int, int, int]) -> float:
+    """Share of a region's pixels in a box of the image."""
+    ys, xs = np.nonzero(region.mask_HW)
+    xs, ys = region.x0 + (xs + 0.5) / region.scale, region.y0 + (ys + 0.5) / region.scale
+    return float(((xs >= box[0]) & (xs <= box[2]) & (ys >= box[1]) & (ys <= box[3])).mean())
+
+
+def _in_box(
+    image_HWC: np.ndarray, box: tuple[int, int, int, int], asked: tuple[int, int, int, int], is_fine: bool
+) -> tuple[Region, tuple[bool, ...]]:
+    """What of a box of whole pixels belongs to the thing in `asked`, and which sides of the box (left, top, right, bottom) cut it."""
+    height, width = image_HWC.shape[:2]
+    x0, y0, x1, y1 = box
     side = max(x1 - x0, y1 - y0)
     pad = int(np.clip(0.12 * side, 3, 24))
     px0, py0, px1, py1 = max(0, x0 - pad), max(0, y0 - pad), min(width, x1 + pad), min(height, y1 + pad)
     long_side = max(px1 - px0, py1 - py0)
     scale = min(max(1.0, FINE_SIDE / long_side) if is_fine else 1.0, MAX_SIDE / long_side)
     patch = _resize(image_HWC[py0:py1, px0:px1], scale)
-    inner = [round(v * scale) for v in (x0 - px0, y0 - py0, x1 - px0, y1 - py0)]
-    mask, clear = _foreground(patch, tuple(inner))
-    return Region(patch, mask, px0, py0, scale, clear)
+    inner, core = (tuple(round(v * scale) for v in (a - px0, b - py0, c - px0, d - py0)) for a, b, c, d in ((x0, y0, x1, y1), asked))
+    mask, clear = _foreground(patch, inner, core)
+    return Region(patch, mask, px0, py0, scale, clear), _cuts(mask, inner, box, (height, width))
+
+
+def _cuts(mask_HW: np.ndarray, inner: tuple[int, ...], box: tuple[int, ...], frame_hw: tuple[int, int]) -> tuple[bool, ...]:
+    """Sides of the inner box that the mask runs against; the frame's own edges cut nothing that could be seen."""
+    x0, y0, x1, y1 = inner
+    lines = (mask_HW[y0:y1, x0], mask_HW[y0, x0:x1], mask_HW[y0:y1, x1 - 1], mask_HW[y1 - 1, x0:x1])
+    is_frame = (box[0] <= 0, box[1] <= 0, box[2] >= frame_hw[1], box[3] >= frame_hw[0])
+    return tuple(bool(line.sum() >= 2) and not edge for line, edge in zip(lines, is_frame, strict=True))
 
 
 def _resize(image: np.ndarray, scale: float) -> np.ndarray:
@@ -71,8 +121,8 @@ def _resize(image: np.ndarray, scale: float) -> np.ndarray:
     return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
 
 
-def _foreground(patch_HWC: np.ndarray, inner: tuple[int, int, int, int]) -> tuple[np.ndarray, float]:
-    """Mask of the thing inside `inner`, and its clarity; the whole inner box at clarity 0 where nothing stands out."""
+def _foreground(patch_HWC: np.ndarray, inner: tuple[int, int, int, int], core: tuple[int, int, int, int]) -> tuple[np.ndarray, float]:
+    """Mask inside `inner` of the thing in `core`, and its clarity; the whole inner box at clarity 0 where nothing stands out."""
     h, w = patch_HWC.shape[:2]
     x0, y0, x1, y1 = inner
     inside = np.zeros((h, w), bool)
@@ -85,7 +135,7 @@ def _foreground(patch_HWC: np.ndarray, inner: tuple[int, int, int, int]) -> tupl
     reach = 3 if min(h, w) < 90 else 5
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
     hot = cv2.morphologyEx(cv2.morphologyEx(hot, cv2.MORPH_OPEN, kernel), cv2.MORPH_CLOSE, kernel)
-    mask = _main_part(hot)
+    mask = _main_part(hot, core)
     if mask is None:
         return inside, 0.0
     gap = float(np.median(far[mask]))
@@ -148,12 +198,13 @@ def _split(far_N: np.ndarray, noise: float) -> float:
     return float(max(otsu / 255 * top * 0.9, 2.0 * noise, 3.0))
 
 
-def _main_part(hot_HW: np.ndarray) -> np.ndarray | None:
-    """The largest connected part, with others at least a quarter as large."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(hot_HW)
+def _main_part(hot_HW: np.ndarray, core: tuple[int, int, int, int]) -> np.ndarray | None:
+    """The connected part with most of its area in the core box, with others at least a third as large there."""
+    count, labels = cv2.connectedComponents(hot_HW)
     if count < 2:
         return None
-    areas = stats[1:, cv2.CC_STAT_AREA]
+    x0, y0, x1, y1 = (max(0, v) for v in core)
+    areas = np.bincount(labels[y0:y1, x0:x1].ravel(), minlength=count)[1:]
     keep = np.nonzero(areas >= max(9, 0.35 * areas.max()))[0] + 1
     if not len(keep):
         return None
