@@ -65,7 +65,7 @@ def cut_out(image_HWC: np.ndarray, mask_HW: np.ndarray | None, box: tuple, *, is
     asked = box = x0, y0, x1, y1
     first, cuts = _in_box(image_HWC, asked, asked, is_fine)
     is_cut = any(cuts)
-    # A thing that reaches far beyond one side is a second background to that side, and only its rim stands out: so a wider look in any case.
+    # A thing that reaches far beyond one side is a second background there, and only its rim stands out: so a wider look in any case.
     sides = cuts if is_cut else (True,) * 4
     for _ in range(MAX_GROWTHS):
         box = _grown(box, sides, image_HWC)
