@@ -1,6 +1,7 @@
 # Everything a newcomer needs. Each target makes the virtual environment first if it is not there.
 PYTHON ?= python3
 VENV ?= .venv
+JOBS ?= 2
 BIN := $(VENV)/bin
 
 .PHONY: install demo test check reproduce bench clean
@@ -16,8 +17,8 @@ $(VENV)/installed: pyproject.toml
 demo: install  ## ask about a photo, a page and a video; write the viewer page; replay
 	$(BIN)/python examples/demo.py
 
-test: install  ## the whole test suite
-	$(BIN)/python -m pytest
+test: install  ## the whole test suite, JOBS processes of one thread each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
 check: install  ## lint, format
 	$(BIN)/ruff check src tests benchmarks examples

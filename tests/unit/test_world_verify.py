@@ -368,6 +368,17 @@ def test_a_small_box_means_the_spot():
     assert check(item, prop("colour", colour="red")).is_valid
 
 
+@pytest.mark.parametrize(("room", "is_meant"), [(8, True), (11, True), (13, False)])
+def test_a_loose_box_means_the_only_thing_in_it(room, is_meant):
+    """8 x 8 px in 24 x 24 fit by 1/9, in 30 x 30 by 1/14, in 34 x 34 by 1/18."""
+    small = Box(100, 100, 108, 108)
+    spot = thing(1, Box(103, 103, 105, 105), kind="spot", colour="white", shape="circle")
+    item = world(thing(0, small), spot)
+    assert check(item, prop("colour", box=small.grow(room), colour="red")).is_valid is is_meant
+    crowded = world(thing(0, small), thing(1, Box(110, 100, 115, 105), colour="blue"))
+    assert not check(crowded, prop("colour", box=small.grow(room), colour="red")).is_valid
+
+
 def test_colour_after_a_change():
     turn = WorldEvent(kind="changes", number=0, frame=5, time_s=1.0, before="red", after="green")
     item = world(thing(0, SQUARE, track=(SQUARE,) * FRAMES), events=(turn,), is_video=True)

@@ -35,6 +35,8 @@ from pixelis.data.world.moment import best_thing, box_at, colour_at, mask_at, sh
 MIN_SCORE = 0.75
 MIN_FIT = 0.2
 """Least IoU of the box with a thing for the box to mean it: a tight box around a spot, grown by a few pixels, still does."""
+MIN_FIT_ALONE = 1 / 16
+"""The same where no other thing lies in the box: room of a hundredth of the picture on each side is little, and much for a small thing."""
 MAX_OFF_DEG = 37.5
 """Half a sector of 45 degrees, and 15 degrees for the truth's whole pixels."""
 _PLATES = ("sign", "panel", "wall", "bar")
@@ -48,8 +50,8 @@ def prop_score(item: Item, step: Step, output: PropOutput, history: Sequence[Res
     if output.what == "count":
         like = other_box(item, step, output.frame, history)
         return float(values.get("count") in true_counts(item, output.box, output.frame, like))
-    thing, fit = best_thing(item, output.box, output.frame)
-    if thing is None or fit < MIN_FIT:
+    thing = meant_thing(item, output.box, output.frame)
+    if thing is None:
         return 0.0
     match output.what:
         case "colour":
@@ -67,6 +69,16 @@ def prop_score(item: Item, step: Step, output: PropOutput, history: Sequence[Res
         case "relation":
             return _relation_score(item, thing, other_box(item, step, output.frame, history), output.frame, values)
     return 0.0
+
+
+def meant_thing(item: Item, box: Box, frame: int) -> WorldObject | None:
+    """The thing that a box means best on a frame; None where it means none."""
+    thing, fit = best_thing(item, box, frame)
+    if thing is None or fit >= MIN_FIT:
+        return thing
+    held = [(one, seen) for one in things(item) if (seen := box_at(one, frame)) and share_inside(seen, box) >= 0.5]
+    alone = [one for one, seen in held if one.kind != "spot" or not _has_host(seen, held)]
+    return thing if alone == [thing] and fit >= MIN_FIT_ALONE else None
 
 
 def _closeness(value: object, true: float, floor: float = 0.0) -> float:
@@ -223,8 +235,8 @@ def _is_turn(item: Item, thing: WorldObject, seen: list[tuple[int, Box]], path: 
 
 
 def _relation_score(item: Item, thing: WorldObject, other_box: Box | None, frame: int, values: dict) -> float:
-    other, fit = best_thing(item, other_box, frame) if other_box else (None, 0.0)
-    if other is None or fit < MIN_FIT:
+    other = meant_thing(item, other_box, frame) if other_box else None
+    if other is None:
         return 0.0
     a, b = box_at(thing, frame), box_at(other, frame)
     (ax, ay), (bx, by) = a.centre, b.centre

@@ -13,8 +13,8 @@ import numpy as np
 
 from pixelis.core.geometry import Box
 from pixelis.tools.engines.prop_colour import COLOUR_NAMES, name_pixels
-from pixelis.tools.engines.prop_region import Region
 from pixelis.tools.engines.prop_shape import shape_of
+from pixelis.tools.engines.region import Region
 
 MAX_SIDE_PX = 1280
 MIN_AREA_PX = 40

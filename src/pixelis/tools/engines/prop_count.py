@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from pixelis.tools.engines.prop_colour import Attribute
-from pixelis.tools.engines.prop_region import background_distance, cut_out, whole_box
+from pixelis.tools.engines.region import background_distance, cut_out, whole_box
 
 MAX_SIDE = 360
 RIM = 0.03

@@ -11,8 +11,8 @@ from pixelis.core.errors import ToolError
 from pixelis.tools.engines.prop_colour import COLOUR_NAMES, Attribute, name_pixels
 from pixelis.tools.engines.prop_count import count_things
 from pixelis.tools.engines.prop_motion import motion_of, relation_of
-from pixelis.tools.engines.prop_region import Region, cut_out
 from pixelis.tools.engines.prop_shape import orientation_of, position_of, shape_of, size_of
+from pixelis.tools.engines.region import Region, cut_out
 
 WHATS = ("colour", "size", "shape", "position", "orientation", "count", "motion", "relation")
 DIM_PEAK = 165  # a picture whose brightest half per cent stays below this is badly lit

@@ -9,7 +9,7 @@ import numpy as np
 
 from pixelis.core.geometry import WIRE_MAX
 from pixelis.tools.engines.prop_colour import Attribute
-from pixelis.tools.engines.prop_region import Region
+from pixelis.tools.engines.region import Region
 
 ANGLES = 72
 _HARMONICS = 13
@@ -75,11 +75,7 @@ def shape_of(region: Region) -> list[Attribute]:
     mask = region.mask_HW
     if mask.sum() < 20:
         return [Attribute("shape", "irregular", 0.05)]
-    scale = max(1.0, 120 / max(mask.shape))  # a coarse outline has corners of its own: smooth it
-    big = mask.astype(np.float32)
-    if scale > 1:
-        big = cv2.resize(big, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-    big = cv2.GaussianBlur(np.pad(big, 4), (5, 5), 0) > 0.5
+    big = _smooth(mask)
     mark = describe(big.astype(np.uint8))
     if mark is None:
         return [Attribute("shape", "irregular", 0.05)]
@@ -94,6 +90,15 @@ def shape_of(region: Region) -> list[Attribute]:
     name = _by_pose(name, big)
     sure = float(np.clip((second - first) / (0.25 * (second + first) + 0.02), 0.1, 1) * np.exp(-first)) * (0.3 + 0.7 * region.clear)
     return [Attribute("shape", name, sure)]
+
+
+def _smooth(mask_HW: np.ndarray) -> np.ndarray:
+    """A larger mask without the corners that whole pixels give a coarse outline."""
+    scale = max(1.0, 120 / max(mask_HW.shape))
+    big = mask_HW.astype(np.float32)
+    if scale > 1:
+        big = cv2.resize(big, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    return cv2.GaussianBlur(np.pad(big, 4), (5, 5), 0) > 0.5
 
 
 def _by_pose(name: str, mask_HW: np.ndarray) -> str:
@@ -150,10 +155,27 @@ def _known() -> tuple[tuple[str, ...], np.ndarray]:
             if hole:
                 inner = 1600 + (xy - 1600) * hole
                 cv2.fillPoly(canvas, [inner.round().astype(np.int32)], 0, cv2.LINE_8, 4)
-            mark = describe(canvas)
             names.append(name)
-            rows.append(mark)
+            rows.append(describe(canvas))
+            for side in SMALL_SIDES if name not in ROUND_WHEN_SMALL else ():
+                mark = describe(_smooth(_as_seen_small(canvas, side)).astype(np.uint8))
+                if mark is not None:
+                    names.append(name)
+                    rows.append(mark)
     return tuple(names), np.stack(rows)
+
+
+SMALL_SIDES = (13, 17)
+"""Lengths in pixels at which outlines are known as blurred ones, too."""
+ROUND_WHEN_SMALL = ("hexagon",)
+"""At such lengths a blurred circle."""
+
+
+def _as_seen_small(canvas_HW: np.ndarray, side: int) -> np.ndarray:
+    """A drawn outline of 120 px as it is cut out of a video where it measures `side` pixels: blurred, on an enlarged copy."""
+    small = cv2.resize(canvas_HW.astype(np.float32), None, fx=side / 120, fy=side / 120, interpolation=cv2.INTER_AREA)
+    blurred = cv2.GaussianBlur(small, (0, 0), 0.9)
+    return cv2.resize(blurred, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC) > 0.45
 
 
 def _outlines():

@@ -1,8 +1,8 @@
 """The segmentation engines that need nothing but pip: cues fused by a tiny network, with U2-Net-P's saliency or without it.
 
-By box: `seg_features` measures position, colour, edges and saliency inside the box, three small layers turn them into the share of
-object at each pixel. By point: a crisp region of one colour is taken as it is; else the salient thing under the point, at two or
-three scales, gives the box.
+By box: a small thing that stands out and lies free in its box is taken as it is; else `seg_features` measures position, colour, edges and
+saliency inside the box, and three small layers turn them into the share of object at each pixel. By point: a crisp region of one colour
+is taken as it is; else the salient thing under the point, at two or three scales, gives the box.
 Shapes: H, W image; h, w working grid; F features; P pixels.
 """
 
@@ -15,12 +15,14 @@ import cv2
 import numpy as np
 
 from pixelis.tools.engines import seg_weights
+from pixelis.tools.engines.region import standing_out
 from pixelis.tools.engines.seg_common import EncodingCache, FloatBox, FloatPoint, as_rgb, check_prompt, whole_pixels
 from pixelis.tools.engines.seg_features import BoxFeatures, IntBox, measure, window_around
 from pixelis.tools.engines.seg_point import Region, most_stable_region
 from pixelis.tools.engines.seg_saliency import Saliency
 
-ALGORITHM = 1
+ALGORITHM = 2
+CLEAR_SCORE = 0.88  # expected IoU of what stands out beyond doubt: the mean over drawn things of 12 to 60 px
 CUT = 0.42  # share above which a pixel is object: IoU forgives a pixel too many sooner than one too few
 CRISP = 3.0  # stability from which a region of one colour is the object itself: drawn shapes reach 8 and more, patches of photos 2
 SPECK = 0.02  # islands below this part of the largest are dropped
@@ -61,7 +63,8 @@ class ClassicalSeg:
             point: `(x, y)` in pixels on the object; or None.
             image_key: content hash of the image, so that saliency maps are computed once; None computes them anew.
         Returns:
-            bool mask [H, W], never outside the whole pixels of a box prompt, and the expected IoU in [0, 1]; 0 when the mask is empty.
+            bool mask [H, W], outside the whole pixels of a box prompt only where the box cuts a small thing, and the expected IoU in
+            [0, 1]; 0 when the mask is empty.
         Raises:
             ValueError: no prompt, or one outside the image.
         """
@@ -76,6 +79,9 @@ class ClassicalSeg:
         return self._with_point(image, mask_HW, score, pixels, _pixel(point, image.shape))
 
     def _by_box(self, image: np.ndarray, box: IntBox, image_key: str | None) -> tuple[np.ndarray, float]:
+        found = standing_out(image, box)
+        if found is not None:
+            return found.mask_in(*image.shape[:2]), CLEAR_SCORE
         return self._fuse(image, box, self._look(image, window_around(box, image.shape), image_key))
 
     def _fuse(self, image: np.ndarray, box: IntBox, saliency_Shw: np.ndarray | None) -> tuple[np.ndarray, float]:

@@ -11,6 +11,7 @@ from pixelis.core.errors import ToolError
 
 MAX_SIDE = 200  # longer boxes are measured on a smaller copy
 GROW, MAX_GROWTHS = 0.35, 3  # how far a side that cuts the thing moves out in one go, in the box's side, and how often
+SMALL_SIDE, HARDLY_A_DOUBT, LEAST_SPAN, LEAST_INSIDE = 120, 0.5, 0.3, 0.65  # px; `Region.clear`; of the box's sides; of the thing
 FINE_SIDE = 96  # for outlines, shorter boxes are separated on a larger copy: smoothing by whole pixels would eat arms and corners
 
 
@@ -26,6 +27,16 @@ class Region:
     """Patch pixels per image pixel."""
     clear: float
     """In [0, 1]: how far the foreground lies from the background model; 1 for a given mask."""
+
+    def mask_in(self, height: int, width: int) -> np.ndarray:
+        """The mask in the image, bool [height, width]."""
+        rows, columns = (max(1, round(side / self.scale)) for side in self.mask_HW.shape)
+        fine = cv2.resize(self.mask_HW.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA) > 0.5
+        whole = np.zeros((height, width), bool)
+        x, y = round(self.x0), round(self.y0)
+        part = whole[y : y + rows, x : x + columns]
+        part[:] = fine[: part.shape[0], : part.shape[1]]
+        return whole
 
     @property
     def area(self) -> float:
@@ -51,7 +62,7 @@ def whole_box(box: tuple, height: int, width: int) -> tuple[int, int, int, int]:
 def cut_out(image_HWC: np.ndarray, mask_HW: np.ndarray | None, box: tuple, *, is_fine: bool = False) -> Region:
     """The thing in the box: the mask's part of it, else what differs from the box's border.
 
-    A box that cuts its thing is widened until the thing lies free of all sides; where that never happens, the box counts as it is.
+    A box that cuts its thing on one side or two is widened until the thing lies free; where that never happens, the box counts as it is.
 
     Args:
         is_fine: separate small things on a copy enlarged to `FINE_SIDE`.
@@ -62,17 +73,42 @@ def cut_out(image_HWC: np.ndarray, mask_HW: np.ndarray | None, box: tuple, *, is
         scale = min(1.0, MAX_SIDE / max(x1 - x0, y1 - y0))
         patch, mask = _resize(image_HWC[y0:y1, x0:x1], scale), _resize(mask_HW[y0:y1, x0:x1].astype(np.uint8) * 255, scale) > 127
         return Region(patch, mask if mask.any() else np.ones(mask.shape, bool), x0, y0, scale, 1.0)
-    asked = box = x0, y0, x1, y1
+    first, free = _looks(image_HWC, (x0, y0, x1, y1), is_fine)
+    return free or first
+
+
+def standing_out(image_HWC: np.ndarray, box: tuple[int, int, int, int]) -> Region | None:
+    """The small thing in a box of whole pixels, where there is hardly a doubt: it stands out, and lies free; else None.
+
+    In large boxes, and where it spans little of the box or lies beside it for a good part, what stands out is more often a part of the
+    thing that was meant, or another.
+    """
+    if max(box[2] - box[0], box[3] - box[1]) > SMALL_SIDE:
+        return None
+    _, free = _looks(image_HWC, box, True)
+    if free is None or free.clear < HARDLY_A_DOUBT or _share_inside(free, box) < LEAST_INSIDE:
+        return None
+    rows, columns = (np.flatnonzero(free.mask_HW.any(axis)) for axis in (1, 0))
+    spans = (np.ptp(columns) + 1) / (box[2] - box[0]), (np.ptp(rows) + 1) / (box[3] - box[1])
+    return free if min(spans) / free.scale >= LEAST_SPAN else None
+
+
+def _looks(image_HWC: np.ndarray, asked: tuple[int, int, int, int], is_fine: bool) -> tuple[Region, Region | None]:
+    """What the box shows of the thing in it, and all of the thing where a wider box shows it free of all sides."""
     first, cuts = _in_box(image_HWC, asked, asked, is_fine)
+    if sum(cuts) > 2:  # a tight box, which cuts nothing
+        return first, None
     is_cut = any(cuts)
     # A thing that reaches far beyond one side is a second background there, and only its rim stands out: so a wider look in any case.
-    sides = cuts if is_cut else (True,) * 4
+    box, sides = asked, cuts if is_cut else (True,) * 4
     for _ in range(MAX_GROWTHS):
         box = _grown(box, sides, image_HWC)
         region, sides = _in_box(image_HWC, box, asked, is_fine)
         if not any(sides):
-            return region if is_cut or (region.area > 1.5 * first.area and _share_inside(region, asked) > 0.5) else first
-    return first
+            if is_cut or (region.area > 1.5 * first.area and _share_inside(region, asked) > 0.5):
+                return first, region
+            break
+    return first, None if is_cut else first
 
 
 def _grown(box: tuple[int, ...], sides: tuple[bool, ...], image_HWC: np.ndarray) -> tuple[int, int, int, int]:
