@@ -86,6 +86,17 @@ def test_a_drawn_shape_is_found_by_box_and_by_point(engine, shape, ground):
         assert 0.5 < box_score <= 1 and 0.5 < point_score <= 1
 
 
+@pytest.mark.parametrize("cut", [None, 0.1, 0.2])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_small_thing_is_found_whole_from_a_coarse_box(engine, shape, cut):
+    """A box with room of half its side around a thing of 20 px, or one that cuts its right side."""
+    image, truth = draw(shape, 10, "texture", 4)
+    x0, y0, x1, y1 = box_of(truth)
+    box = (x0 - 10, y0 - 8, x1 + 12, y1 + 9) if cut is None else (x0 - 6, y0 - 6, x1 - cut * (x1 - x0), y1 + 6)
+    mask, _ = engine.segment(image, box=box, point=None)
+    assert iou(mask, truth) >= 0.8
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_point_finds_the_extent_of_a_small_object_in_a_large_image(engine, shape):
     image, truth = draw(shape, 10, "texture", 3, size=(1000, 1000))

@@ -136,4 +136,8 @@ def _check(plain: Sequence[View], cluttered: Sequence[View], num_dev: int) -> No
     if len(plain) <= num_dev:
         raise DataError(f"{len(plain)} views, of which {num_dev} are kept for measuring: make more views")
     if len(plain) != len(cluttered) or any(a.things != b.things for a, b in zip(plain, cluttered, strict=True)):
-        raise DataError(f"{len(plain)} plain views and {len(cluttered)} over clutter are not of the same scenes: delete one folder")
+        differ = next((k for k, (a, b) in enumerate(zip(plain, cluttered, strict=False)) if a.things != b.things), "none of those in both")
+        raise DataError(
+            f"{len(plain)} plain views and {len(cluttered)} over clutter are not of the same scenes (first that differs: {differ}); one "
+            "folder is of another seed or an older version: delete both, and they are drawn again"
+        )

@@ -1,4 +1,8 @@
-"""Which pixels of a box belong to the thing in it: a background model from the box's surroundings, or the mask that came along."""
+"""Which pixels of a box belong to the thing in it, for PROP and for SEG's small things.
+
+A background model from the box's surroundings tells them apart, or the mask that came along. Drawn things from coarse boxes:
+`benchmarks/parts/coarse.py`.
+"""
 
 from __future__ import annotations
 
