@@ -88,7 +88,9 @@ def _serve(wanted: AdaptRecipe, folder: Path, checkpoint: str, *, log: Any, has_
     settings = as_method(AdaptSettings(**tables, seed=wanted.seed, decision=decision, corridor=corridor, stress=stress))
     table = wanted.stream
     stream = WorldStream(parse_segments(table.segments), table.split, table.seed, table.first, table.order_seed, table.families)
-    loaded = load_learner(where, wanted.lora, adapter=wanted.adapter, dtype=wanted.dtype)
+    loaded = load_learner(
+        where, wanted.lora, adapter=wanted.adapter, dtype=wanted.dtype, gradient_checkpointing=wanted.gradient_checkpointing
+    )
     policy = VlmPolicy(loaded, max_new_tokens=wanted.max_new_tokens, num_slots=settings.num_parallel)
     hidden = loaded.base.config.text_config.hidden_size
     about = {

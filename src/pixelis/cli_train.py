@@ -164,6 +164,7 @@ def sft(
         prompting=wanted.prompting.build() if wanted.prompting else None,
         dtype=wanted.dtype,
         device=ranks.device,
+        gradient_checkpointing=wanted.gradient_checkpointing,
     )
     settings = SftSettings(**wanted.sft.model_dump(), seed=wanted.seed)
     run_sft(
@@ -204,7 +205,13 @@ def rft(
     weights = RewardWeights(values.pop("curiosity_weight"), values.pop("structure_weight"))
     settings = RftSettings(**values, weights=weights, corridor=CorridorSettings(**wanted.corridor.model_dump()), seed=wanted.seed)
     tools = resolved(wanted.tools)
-    started = load_learner(checkpoint or wanted.checkpoint, wanted.lora, adapter=adapter or wanted.adapter, dtype=wanted.dtype)
+    started = load_learner(
+        checkpoint or wanted.checkpoint,
+        wanted.lora,
+        adapter=adapter or wanted.adapter,
+        dtype=wanted.dtype,
+        gradient_checkpointing=wanted.gradient_checkpointing,
+    )
     policy = VlmPolicy(started, temperature=1.0, top_p=1.0, max_new_tokens=wanted.max_new_tokens, num_slots=wanted.rft.num_parallel)
     try:
         run_rft(policy, make_executor(tools), tools, out or wanted.out, settings, log=_log)

@@ -183,6 +183,8 @@ class SftRecipe(Table):
     lora: LoraTable | None = None
     """None trains the whole language model."""
     dtype: str = "auto"
+    gradient_checkpointing: bool = False
+    """See `pixelis.train.start.load_learner`."""
     sft: SftTable = SftTable()
     rehearsal: RehearsalTable | None = None
 
@@ -233,6 +235,7 @@ class RftRecipe(Table):
     lora: LoraTable | None = None
     """New adapters; where neither they nor a trained one are named, the whole language model learns, against a frozen copy of it."""
     dtype: str = "auto"
+    gradient_checkpointing: bool = False
     max_new_tokens: int = Field(default=256, ge=1)
     rft: RftTable = RftTable()
     corridor: CorridorTable = CorridorTable()

@@ -82,6 +82,8 @@ class AdaptRecipe(Table):
     """A trained adapter, which learns on."""
     lora: LoraTable | None = None
     dtype: str = "auto"
+    gradient_checkpointing: bool = False
+    """See `pixelis.train.start.load_learner`."""
     tools: ToolSettings = ToolSettings()
     max_new_tokens: int = Field(default=256, ge=1)
     calibration: str | None = None

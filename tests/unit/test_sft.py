@@ -203,6 +203,20 @@ def test_a_small_bank_makes_images_again(born, traces):
     assert torch.allclose(both[0].tokens_ND, large.features(names[:1])[0].tokens_ND, atol=2e-3)
 
 
+def test_gradient_checkpointing_computes_layers_twice_and_changes_nothing(born, traces, tmp_path):
+    """The same gradients to the last bit, from what enters each layer alone."""
+    settings, passes, learnt = replace(SETTINGS, epochs=1, dev_every=1000, mixed=False), [], []
+    for is_checkpointed in (False, True):
+        learner, count = load_learner(born, LoraTable(rank=2), gradient_checkpointing=is_checkpointed), [0]
+        layer = learner.base.model.language_model.layers[0]
+        layer.mlp.register_forward_pre_hook(lambda *_, layer=layer, count=count: count.__setitem__(0, count[0] + layer.training))
+        run_sft(learner, [traces], [traces], tmp_path / str(is_checkpointed), settings, num_workers=1, log=lambda facts: None)
+        passes.append(count[0])
+        learnt.append({key: value for key, value in learner.model.state_dict().items() if ".lora_" in key})
+    assert passes[1] == 2 * passes[0] > 0
+    assert all(torch.equal(learnt[0][key], learnt[1][key]) for key in learnt[0])
+
+
 def test_adapters_learn_and_the_base_does_not(born, traces, tmp_path):
     checkpoint = load_learner(born, LoraTable(rank=4))
     before = {n: p.detach().clone() for n, p in checkpoint.model.named_parameters() if ".lora_" not in n}

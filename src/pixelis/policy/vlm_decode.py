@@ -273,10 +273,10 @@ def _stack(modules: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor | None]:
 def _merged(module: Any) -> torch.Tensor:
     if not hasattr(module, "lora_A"):
         return module.weight
-    weight = module.get_base_layer().weight
+    weight = base = module.get_base_layer().weight
     if module.disable_adapters or module.merged:
-        return weight
+        return base
     for name in module.active_adapters:
         if name in module.lora_A:
             weight = weight + module.get_delta_weight(name)
-    return weight
+    return weight.to(base.dtype)  # adapters are float32 whatever the base is

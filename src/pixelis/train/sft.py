@@ -316,15 +316,18 @@ def estimate(learner: Learner, lengths: np.ndarray, settings: SftSettings) -> di
     """What a run will need, in GB and GFLOP: weights, gradients and optimiser states, activations of the largest batch, and arithmetic.
 
     Activations are taken as 20 numbers per token, layer and hidden unit, plus the logits of half of the tokens; a pass costs six
-    operations per token and parameter of the language model (two of them fall away where only adapters learn).
+    operations per token and parameter of the language model (two of them fall away where only adapters learn). With gradient
+    checkpointing every layer keeps one number per token and hidden unit, one layer at a time keeps all 20, and a pass costs two more.
     """
     config = learner.base.config.text_config
     number = next(learner.base.parameters()).element_size()
     all_parameters = sum(p.numel() for p in learner.base.parameters())
     tokens = settings.batch_tokens
-    activations = tokens * config.num_hidden_layers * config.hidden_size * 20 * number + tokens * config.vocab_size * 4
+    is_checkpointed = getattr(learner.base.model.language_model.layers[0], "gradient_checkpointing", False)
+    numbers = config.num_hidden_layers + 20 if is_checkpointed else 20 * config.num_hidden_layers
+    activations = tokens * numbers * config.hidden_size * number + tokens * config.vocab_size * 4
     language = sum(p.numel() for p in learner.base.model.language_model.parameters())
-    passes = 4 if learner.num_learning < language / 2 else 6
+    passes = (4 if learner.num_learning < language / 2 else 6) + 2 * is_checkpointed
     return {
         "estimated_gb": round((all_parameters * number + learner.num_learning * 12 + activations) / 1e9, 2),
         "estimated_gflop_per_epoch": round(passes * language * float(lengths.sum()) / 1e9, 1),
