@@ -6,7 +6,6 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import av
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -135,6 +134,8 @@ def image_medium(image_HWC: np.ndarray, name: str) -> Medium:
 
 def video_medium(frames: list[np.ndarray], name: str, *, fps: int = 10) -> Medium:
     """A video of RGB frames [height, width, 3], even sizes, at a constant rate."""
+    import av
+
     data = io.BytesIO()
     with av.open(data, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps, options={"qp": "8"})

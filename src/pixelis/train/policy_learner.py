@@ -41,6 +41,7 @@ class Measured:
     entropy_N: torch.Tensor
     """Of the policy, nats."""
     middle_TD: torch.Tensor
+    """On the CPU, as `last_TD`: the states of an update's rollouts would fill a GPU."""
     last_TD: torch.Tensor
 
 
@@ -129,7 +130,7 @@ class PolicyLearner:
             parts = (values.split(_counts(batch)) for values in (own, anchors, entropy))
             for row, (k, *of_tokens) in enumerate(zip(rows, *parts, strict=True)):
                 length = len(examples[k])
-                found[k] = Measured(*of_tokens, caught[0][row, :length].float(), hidden[row, :length].float())
+                found[k] = Measured(*of_tokens, caught[0][row, :length].float().cpu(), hidden[row, :length].float().cpu())
         return [found[k] for k in range(len(examples))]
 
     @torch.no_grad()

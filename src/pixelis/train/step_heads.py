@@ -51,7 +51,7 @@ def step_inputs(trajectory: Trajectory, example: Example, middle_TD: Tensor, las
     """Pool a forward pass over a packed trajectory, step by step.
 
     Args:
-        middle_TD: states behind the third block from the top.
+        middle_TD: states behind the third block from the top, on the CPU, where the heads are.
         last_TD: states behind the last one.
     """
     turns = {turn.step: turn for turn in example.turns if turn.step >= 0}
@@ -73,20 +73,20 @@ def step_inputs(trajectory: Trajectory, example: Example, middle_TD: Tensor, las
         rows["op"].append(OPS.index(step.call.op) if step.call is not None and step.call.op in OPS else NO_OP)
         rows["arguments"].append(arguments_of(step.call, trajectory.medium))
         rows["valid"].append(float(step.result.is_ok))
-    device, width = last_TD.device, last_TD.shape[1]
+    width = last_TD.shape[1]
 
     def stacked(name: str) -> Tensor:
-        return torch.stack(rows[name]).float().detach() if rows[name] else torch.zeros(0, width, device=device)
+        return torch.stack(rows[name]).float().detach() if rows[name] else torch.zeros(0, width)
 
     return StepInputs(
         visual_SD=stacked("visual"),
-        is_visual_S=torch.tensor(rows["is_visual"], dtype=torch.bool, device=device),
+        is_visual_S=torch.tensor(rows["is_visual"], dtype=torch.bool),
         thought_SD=stacked("thought"),
         result_SD=stacked("result"),
-        confidence_S=torch.tensor(rows["confidence"], device=device, dtype=torch.float32),
-        op_S=torch.tensor(rows["op"], dtype=torch.long, device=device),
-        arguments_SA=torch.tensor(np.array(rows["arguments"]).reshape(-1, NUM_ARGUMENTS), dtype=torch.float32, device=device),
-        is_valid_S=torch.tensor(rows["valid"], device=device, dtype=torch.float32),
+        confidence_S=torch.tensor(rows["confidence"], dtype=torch.float32),
+        op_S=torch.tensor(rows["op"], dtype=torch.long),
+        arguments_SA=torch.tensor(np.array(rows["arguments"]).reshape(-1, NUM_ARGUMENTS), dtype=torch.float32),
+        is_valid_S=torch.tensor(rows["valid"], dtype=torch.float32),
     )
 
 
