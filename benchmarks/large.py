@@ -117,7 +117,7 @@ def phase_2(folder: Path, checkpoint: Path, tools: ToolSettings, shape: str) -> 
     values = wanted.rft.model_dump()
     values = {key: value for key, value in values.items() if not key.endswith("_weight")}
     settings = RftSettings(**values | {"updates": 3, "prompts": 4, "group": 4, "max_steps": 2, "families": ("no_tool", "relation")},
-                           corridor=CorridorSettings(**wanted.corridor.model_dump()), max_mismatch=0.2)  # fmt: skip
+                           corridor=CorridorSettings(**wanted.corridor.model_dump()))  # fmt: skip
     policy = VlmPolicy(started, temperature=1.0, top_p=1.0, max_new_tokens=64 if shape == "8b" else 12, num_slots=settings.num_parallel)
     _forget_peak()
     rows: list[dict] = []
@@ -135,7 +135,6 @@ def phase_2(folder: Path, checkpoint: Path, tools: ToolSettings, shape: str) -> 
         "peak_gb": _peak(),
         "mismatch": max(row["mismatch"] for row in rows),
         "first_kl": rows[0]["kl"],
-        "sampled": rows[-1].get("tokens"),
     }
 
 

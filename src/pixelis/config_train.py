@@ -215,6 +215,7 @@ class RftTable(Table):
     structure: Literal["coherence", "l2", "tv", "infonce", "none"] = "coherence"
     curiosity_weight: float = Field(default=0.10, ge=0)
     structure_weight: float = Field(default=0.10, ge=0)
+    max_mismatch: float = Field(default=0.02, gt=0)
     probe_every: int = Field(default=20, ge=1)
     save_every_s: float = Field(default=300.0, ge=0)
     num_parallel: int = Field(default=16, ge=1)

@@ -38,6 +38,7 @@ class AdaptTable(Table):
     beta: float = Field(default=0.3, gt=0)
     use_corridor: bool = True
     max_steps: int = Field(default=10, ge=1)
+    max_mismatch: float = Field(default=0.02, gt=0)
     batch_tokens: int = Field(default=6000, ge=1)
     num_parallel: int = Field(default=8, ge=1)
 

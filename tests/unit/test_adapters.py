@@ -151,6 +151,24 @@ def test_copying_lays_down_an_anchor(base):
     assert torch.allclose(anchored, logits(model), atol=1e-6)
 
 
+def test_a_half_precision_base_is_read_with_its_adapters(base):
+    """Adapters are float32 whatever the base is; what the sampler merges is of the base's type again."""
+    from pixelis.policy.vlm_decode import Decoder, Piece
+
+    model = add_adapters(base.to(torch.bfloat16), rank=4).eval()
+    disturb(model, POLICY)
+    decoder = Decoder(model, num_lanes=1, image_id=-1)
+    positions = torch.arange(IDS.shape[1]).expand(3, -1)
+    with torch.no_grad():
+        read = decoder.read([Piece(0, 0, IDS[0].tolist(), positions)])[0]
+    whole = logits(model)[0, -1]
+    assert read.dtype == whole.dtype == torch.bfloat16
+    with using(model, None):
+        bare = logits(model)[0, -1]
+    # Merged weights are rounded once more, to eight bits: far less than what the adapters change.
+    assert (read - whole).abs().max() < 0.05 * whole.abs().max() < (bare - whole).abs().max()
+
+
 def test_the_sampler_follows_the_active_adapter(base, folder):
     """Weights read by the sampler are those of the adapter that runs, also after it has been trained or switched."""
     from dataclasses import replace
