@@ -91,7 +91,7 @@ def test_neighbours_without_a_voice_cannot_move_votes_that_do_not_ask_them(near,
 @given(st.lists(st.lists(st.floats(-8, 8), min_size=3, max_size=3), min_size=1, max_size=4))
 def test_entropies_lie_between_none_and_that_of_a_fair_draw(rows):
     torch = pytest.importorskip("torch")
-    from pixelis.ttrl.losses import token_entropies
+    from pixelis.train.losses import token_entropies
 
     logits = torch.tensor(rows, dtype=torch.float64)
     entropy_N = token_entropies(logits.log_softmax(-1))

@@ -30,13 +30,14 @@ from pixelis.tools.toolbox import resolved
 from pixelis.train.corridor import CorridorState, regulate
 from pixelis.train.grpo import kl_of
 from pixelis.train.learner import learning_of
+from pixelis.train.losses import token_entropies
 from pixelis.train.start import load_learner
 from pixelis.train.vocabulary import make_vocabulary
 from pixelis.ttrl import learn as update
 from pixelis.ttrl.adapt import run_adapt
 from pixelis.ttrl.decide import Decision, DecisionSettings, credit
 from pixelis.ttrl.fit import check_decisions, fit, read_calibration, read_records
-from pixelis.ttrl.losses import entropy_loss, token_entropies, token_shares, ttrl_loss
+from pixelis.ttrl.losses import entropy_loss, token_shares, ttrl_loss
 from pixelis.ttrl.methods import as_method
 from pixelis.ttrl.serving import Adapter
 from pixelis.ttrl.state import METHODS, METRICS_FILE, QUERIES_FILE, STATE_FILE, AdaptSettings, Progress
@@ -328,7 +329,7 @@ def test_an_update_of_entropy_makes_the_policy_surer(born, tmp_path):
             entropy = lambda: torch.cat([m.entropy_N for m in adapter.learner.measure([one.example for one in job.lessons])])  # noqa: E731
             with policy.paused():
                 before, logp = entropy(), torch.cat([one.logp_N for one in job.lessons])
-                outcome = update.learn(adapter.learner, job.lessons, is_masked=True, beta=0.3, canary=None)
+                outcome = update.learn(adapter.learner, job.lessons, is_masked=True, beta=0.3, canary=None, minimises_entropy=True)
                 after = entropy()
     assert served.decision.answer is None and not job.is_masked and len(job.lessons) == 3
     assert outcome.loss == pytest.approx(float(before.mean()), rel=1e-5)  # at the anchor the KL is 0

@@ -37,6 +37,17 @@ def token_ce(logits_NV: Tensor, target_N: Tensor, *, smoothing: float = 0.05) ->
     return F.cross_entropy(logits_NV.float(), target_N, reduction="none", label_smoothing=smoothing)
 
 
+def token_entropies(logp_NV: Tensor) -> Tensor:
+    """Entropy of each row in nats, [N], >= 0.
+
+    Args:
+        logp_NV: log-probabilities; minus infinity for what cannot be sampled.
+    """
+    # 0 * -inf is NaN, and so is the gradient of any other way to write p log p at p = 0.
+    known_NV = torch.where(logp_NV.isneginf(), 0.0, logp_NV)
+    return -(logp_NV.exp() * known_NV).sum(-1)
+
+
 def token_loss(logits_NV: Tensor, target_N: Tensor, weight_N: Tensor, *, smoothing: float = 0.05) -> Tensor:
     """Masked imitation loss: the sum of w * CE over the sum of w; 0, with gradient 0, where nothing is learnt.
 

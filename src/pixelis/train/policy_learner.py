@@ -25,7 +25,7 @@ from pixelis.train.bank import FeatureBank
 from pixelis.train.forward import Batch, FeaturesOf, collate, hidden_states, learnt_logits
 from pixelis.train.grpo import PolicyFacts, grpo_loss
 from pixelis.train.learner import learning_of, take_learning
-from pixelis.train.losses import select
+from pixelis.train.losses import select, token_entropies
 from pixelis.train.optim import Optimizer, make_optimizer
 
 FROM_TOP = 3
@@ -162,7 +162,7 @@ class PolicyLearner:
         total = sum(len(part) for part in old) or 1
         sums, num = np.zeros(3), 0
 
-        def loss_of(rows: list[int], logp_N: torch.Tensor) -> torch.Tensor:
+        def loss_of(rows: list[int], logp_N: torch.Tensor, _: None) -> torch.Tensor:
             nonlocal sums, num
             gain = torch.cat([torch.full((len(old[k]),), float(advantage[k])) for k in rows]).to(logp_N.device)
             old_N, anchor_N = (torch.cat([part[k] for k in rows])[:, None] for part in (old, anchor))
@@ -174,12 +174,19 @@ class PolicyLearner:
         loss, norm, is_skipped = self.update(examples, loss_of)
         return UpdateFacts(loss, norm, PolicyFacts(*(sums / max(1, num)).tolist(), num), is_skipped)
 
-    def update(self, examples: Sequence[Example], loss_of: Callable[[list[int], torch.Tensor], torch.Tensor]) -> tuple[float, float, bool]:
+    def update(
+        self,
+        examples: Sequence[Example],
+        loss_of: Callable[[list[int], torch.Tensor, torch.Tensor | None], torch.Tensor],
+        *,
+        wants_entropy: bool = False,
+    ) -> tuple[float, float, bool]:
         """One optimiser step; weights and optimiser stay as they are where the loss or its gradient is not finite.
 
         Args:
-            loss_of: a part of the loss, from places of examples and the log-probabilities [N] of their sampled tokens, in that order.
-                The parts are summed.
+            loss_of: a part of the loss, from places of examples, and the log-probabilities [N] of their sampled tokens, in that order, with
+                the entropies [N] of the policy where each was drawn. The parts are summed.
+            wants_entropy: False gives None for the entropies, which cost memory.
 
         Returns:
             The loss, the norm of its gradient before clipping, and whether the step was left out.
@@ -190,8 +197,8 @@ class PolicyLearner:
         loss_sum = 0.0
         for rows in self._batches(examples):
             batch = _collated([examples[k] for k in rows])
-            logp_N, _ = self._logp(self.base, batch, hidden_states(self.base, batch, self._features_of))
-            loss = loss_of(rows, logp_N)
+            scored = self._logp(self.base, batch, hidden_states(self.base, batch, self._features_of), wants_entropy=wants_entropy)
+            loss = loss_of(rows, *scored)
             loss.backward()
             loss_sum += float(loss.detach())
         norm = float(torch.nn.utils.clip_grad_norm_(self._learning, self._clip))
@@ -208,7 +215,7 @@ class PolicyLearner:
         """Of the sampled tokens, as the sampler measures them: tokens that cannot be sampled have no share. [N], and entropies [N]."""
         logits, target_N, _ = learnt_logits(base, batch, hidden_BTD)
         logp_NV = self._policy.sampling.logp(logits)
-        entropy_N = torch.special.entr(logp_NV.exp()).sum(-1) if wants_entropy else None
+        entropy_N = token_entropies(logp_NV) if wants_entropy else None
         return logp_NV.gather(-1, target_N[:, None])[:, 0], entropy_N
 
     def _batches(self, examples: Sequence[Example]) -> list[list[int]]:

@@ -12,7 +12,6 @@ import torch
 from pixelis.rollout.pack import Example
 from pixelis.train.grpo import kl_of
 from pixelis.train.policy_learner import PolicyLearner
-from pixelis.ttrl.entropy import EntropyLearner
 from pixelis.ttrl.losses import entropy_loss, token_shares, ttrl_loss
 
 MOST_KL = 0.4
@@ -64,28 +63,35 @@ class Canary:
 
 
 def learn(
-    learner: PolicyLearner, lessons: Sequence[Lesson], *, is_masked: bool, beta: float, canary: Canary | None, most_kl: float = MOST_KL
+    learner: PolicyLearner,
+    lessons: Sequence[Lesson],
+    *,
+    is_masked: bool,
+    beta: float,
+    canary: Canary | None,
+    most_kl: float = MOST_KL,
+    minimises_entropy: bool = False,
 ) -> Outcome:
     """Take one step on a query's rollouts; weights and optimiser are put back where it does harm.
 
     Args:
-        learner: an `EntropyLearner` minimises its own entropy instead, whatever the advantages say.
         lessons: of the rollouts that repeat no other; at least one.
         is_masked: only the KL acts.
+        minimises_entropy: become surer instead, whatever the advantages and the mask say.
     """
     examples, anchors = [one.example for one in lessons], [one.anchor_logp_N for one in lessons]
     lengths = [len(part) for part in anchors]
     shares = token_shares(lengths, [one.advantage for one in lessons])
 
-    def loss_of(rows: list[int], logp_N: torch.Tensor) -> torch.Tensor:
+    def loss_of(rows: list[int], logp_N: torch.Tensor, entropy_N: torch.Tensor | None) -> torch.Tensor:
         anchor_N = torch.cat([anchors[k] for k in rows])
-        if isinstance(learner, EntropyLearner):
-            return entropy_loss(learner.entropy_N, logp_N, anchor_N, beta=beta, num_tokens=sum(lengths))
+        if entropy_N is not None:
+            return entropy_loss(entropy_N, logp_N, anchor_N, beta=beta, num_tokens=sum(lengths))
         share_N = torch.cat([torch.full((lengths[k],), shares[k]) for k in rows]).to(logp_N.device)
         return ttrl_loss(logp_N, anchor_N, share_N, is_masked=is_masked, beta=beta, num_tokens=sum(lengths))
 
     before = copied(learner.state())
-    loss, norm, is_skipped = learner.update(examples, loss_of)
+    loss, norm, is_skipped = learner.update(examples, loss_of, wants_entropy=minimises_entropy)
     if is_skipped:
         return Outcome(loss, norm, kl_of([one.logp_N for one in lessons], anchors), None, "the loss or its gradient was not finite")
     kl = kl_of(learner.logp(examples), anchors)

@@ -5,7 +5,6 @@ Letters: N sampled tokens, V vocabulary. Source: paper §3.2.3, "Objective"; sup
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 
@@ -33,22 +32,15 @@ def ttrl_loss(logp_N: Tensor, anchor_logp_N: Tensor, share_N: Tensor, *, is_mask
 def entropy_loss(entropy_N: Tensor, logp_N: Tensor, anchor_logp_N: Tensor, *, beta: float, num_tokens: int) -> Tensor:
     """Mean token entropy + the same KL term; a part of the query's loss.
 
+    Simplified against Wang et al. (2021) and Zanella et al. (2025): tokens of a generating policy stand for classes, all that learns in
+    Pixel TTRL learns here instead of normalisation layers or class statistics, and anchor, corridor and roll-back are those of the loop, so
+    that the two differ in what is learnt and in nothing else. Source: paper supplement 8.
+
     Args:
         entropy_N: of the policy where each token was sampled, nats, with gradient.
         num_tokens: of the whole query.
     """
     return entropy_N.sum() / max(1, num_tokens) + beta * _mean_kl(logp_N, anchor_logp_N, num_tokens)
-
-
-def token_entropies(logp_NV: Tensor) -> Tensor:
-    """Entropy of each row in nats, [N], >= 0.
-
-    Args:
-        logp_NV: log-probabilities; minus infinity for what cannot be sampled.
-    """
-    # 0 * -inf is NaN, and so is the gradient of any other way to write p log p at p = 0.
-    known_NV = torch.where(logp_NV.isneginf(), 0.0, logp_NV)
-    return -(logp_NV.exp() * known_NV).sum(-1)
 
 
 def _mean_kl(logp_N: Tensor, anchor_logp_N: Tensor, num_tokens: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 - ttrl: the paper's.
 - entropy: each query is answered by its first rollout that answers, and every update is taken: no vote, no abstention. What is minimised
-  is the mean entropy of the tokens that the policy sampled (`ttrl/entropy.py`); anchor, corridor and roll-back stay.
+  is the mean entropy of the tokens that the policy sampled (`losses.entropy_loss`); anchor, corridor and roll-back stay.
 - retrieval: the neighbours' stored answers vote, each as loudly as it is similar, over the answers that the query's own rollouts gave, and
   nothing is learnt. Simplified against RA-TTA (Lee et al., 2025): it retrieves from the answers given so far instead of labelled pictures
   of the web, by one key instead of several descriptions; the rollouts stand in for the list of classes, and decide alone where no neighbour

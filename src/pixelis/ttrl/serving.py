@@ -29,7 +29,6 @@ from pixelis.train.learner import learning_of, take_learning
 from pixelis.train.packing import pack_rollouts
 from pixelis.train.policy_learner import PolicyLearner, sampler_mismatch
 from pixelis.ttrl.decide import Credit, Decision, credit, decide
-from pixelis.ttrl.entropy import EntropyLearner
 from pixelis.ttrl.facts import NeighbourFacts, QueryFacts
 from pixelis.ttrl.insight import Insight
 from pixelis.ttrl.job import Job
@@ -102,8 +101,7 @@ class Adapter:
 
     def _learner(self, policy: VlmPolicy | Twin, bank: FeatureBank | Shelf) -> PolicyLearner:
         without_dropout(policy.checkpoint.model)
-        kind = EntropyLearner if self.settings.method == "entropy" else PolicyLearner
-        return kind(policy, bank, rate=self.settings.rate, batch_tokens=self.settings.batch_tokens, anchor=EMA)
+        return PolicyLearner(policy, bank, rate=self.settings.rate, batch_tokens=self.settings.batch_tokens, anchor=EMA)
 
     def _student(self) -> Student:
         """Learns on the model that serves, or on a copy of it."""
@@ -113,6 +111,7 @@ class Adapter:
             "corridor_settings": settings.corridor if settings.use_corridor else None,
             "ema": settings.ema,
             "canary": self.canary,
+            "minimises_entropy": settings.method == "entropy",
         }
         if not self._has_twin:
             return Student(self.learner, alone=self.policy.paused, **about)

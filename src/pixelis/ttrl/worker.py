@@ -71,6 +71,7 @@ class Student:
         corridor_settings: None keeps beta as it is.
         alone: entered while the learner moves: keeps whoever shares its model away.
         shelf: where the learner finds features, when it is not serving's own bank.
+        minimises_entropy: see `learn`.
     """
 
     def __init__(
@@ -83,9 +84,11 @@ class Student:
         canary: Canary | None,
         alone: Callable[[], AbstractContextManager] = nullcontext,
         shelf: Shelf | None = None,
+        minimises_entropy: bool = False,
     ) -> None:
         self.learner, self.corridor, self.weights = learner, corridor, None
         self._corridor_settings, self._ema, self._canary, self._alone, self._shelf = corridor_settings, ema, canary, alone, shelf
+        self._minimises_entropy = minimises_entropy
 
     def take(self, job: Job) -> Done:
         """Learn, let the anchor follow unless it was taken back, and move beta."""
@@ -94,7 +97,10 @@ class Student:
             with self._alone():
                 if self._shelf is not None:
                     self._shelf.shown = job.features
-                outcome = learn(self.learner, job.lessons, is_masked=job.is_masked, beta=self.corridor.beta, canary=self._canary)
+                outcome = learn(
+                    self.learner, job.lessons, is_masked=job.is_masked, beta=self.corridor.beta, canary=self._canary,
+                    minimises_entropy=self._minimises_entropy,
+                )  # fmt: skip
                 if not outcome.rolled_back:
                     self.learner.follow(self._ema)
                 self.weights = self._copy()
