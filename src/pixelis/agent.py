@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from pixelis import __version__
@@ -91,6 +92,11 @@ POLICIES: dict[str, Callable[[PolicySettings], Policy]] = {
 }
 
 
+def default_policy() -> str:
+    """What "auto" stands for: the trained policy of the package, or the planner where torch is missing."""
+    return "nano-sft" if all(find_spec(module) for module in ("torch", "transformers")) else "planner"
+
+
 def make_policy(settings: PolicySettings) -> Policy:
     """The policy that the settings name.
 
@@ -98,6 +104,8 @@ def make_policy(settings: PolicySettings) -> Policy:
         ConfigError: no policy of that name, or its settings are incomplete.
         NotInstalled: it needs a package that is missing.
     """
+    if settings.name == "auto":
+        settings = settings.model_copy(update={"name": default_policy()})
     if settings.name not in POLICIES:
         raise ConfigError(f"there is no policy {settings.name!r}: {', '.join(POLICIES)}")
     return POLICIES[settings.name](settings)

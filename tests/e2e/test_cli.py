@@ -130,11 +130,12 @@ def test_a_recipe_with_a_typo_names_the_key(folder, tmp_path):
 
 
 def test_ask_view_replay(folder, tmp_path):
-    asked = pixelis("ask", folder / "sign.png", "What does the sign say?", "--json", cwd=tmp_path)
+    planner = ("--policy", "planner")
+    asked = pixelis("ask", folder / "sign.png", "What does the sign say?", "--json", *planner, cwd=tmp_path)
     facts = json.loads(asked.stdout)
     assert asked.returncode == 0 and "open 24 hours" in facts["answer"].lower()
     assert facts["steps"][0]["call"]["op"] == "OCR" and facts["run"] == "runs/ask-1"
-    again = pixelis("ask", folder / "sign.png", "What does the sign say?", cwd=tmp_path)
+    again = pixelis("ask", folder / "sign.png", "What does the sign say?", *planner, cwd=tmp_path)
     assert "answer:" in again.stdout and "runs/ask-2" in again.stdout
     one, two = ((tmp_path / f"runs/ask-{i}" / "trajectories.jsonl").read_bytes() for i in (1, 2))
     assert one == two
@@ -165,6 +166,7 @@ def test_data_make_and_show(tmp_path):
 
 def test_python_in_three_lines(folder):
     from pixelis import ask
+    from pixelis.config import PolicySettings, Recipe
 
-    answer = ask(folder / "sign.png", "What does the sign say?")
+    answer = ask(folder / "sign.png", "What does the sign say?", recipe=Recipe(policy=PolicySettings(name="planner")))
     assert "open 24 hours" in str(answer).lower() and answer.trajectory.stop == "answered"

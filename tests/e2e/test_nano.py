@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from pixelis.data.world.score import score_answer
 from pixelis.policy.base import Task
 from pixelis.policy.vlm import logp_of
 from pixelis.rollout.run import Runner
+from pixelis.serve.viewer.page import write_page
 from pixelis.tools.settings import ToolSettings
 from pixelis.tools.toolbox import resolved
 
@@ -61,6 +65,24 @@ def test_it_sees_and_training_sees_the_same(policy, answered):
         assert max(np.abs(np.array(a) - b).max() for a, b in zip(again, sampled, strict=True)) < 1e-3
         blind = logp_of(policy, runs, {name: np.zeros_like(image) for name, image in (images | crops).items()})
         assert max(np.abs(np.array(a) - b).max() for a, b in zip(blind, sampled, strict=True)) > 1.0
+
+
+@pytest.mark.parametrize("family", ["attribute", "when_changes"])
+def test_whoever_names_no_policy_is_answered_by_it(family, tmp_path):
+    """An image and a video of the test split, from the command line to the viewer's page."""
+    for number in range(3):
+        item = make_item("test", number, seed=11, family=family)
+        path = tmp_path / f"{number}-{item.medium_name}"
+        path.write_bytes(render(item))
+        command = [sys.executable, "-m", "pixelis.cli", "ask", str(path), item.prompt, "--json"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        facts = json.loads(done.stdout)
+        assert facts["policy"] == "vlm:nano-sft" and facts["steps"], done.stderr
+        if score_answer(item, facts["answer"] or ""):
+            break
+    else:
+        pytest.fail(f"three questions of {family}, none answered rightly")
+    assert write_page(tmp_path / facts["run"], tmp_path / "page.html").stat().st_size > 10_000
 
 
 def test_what_is_shipped_is_small():
