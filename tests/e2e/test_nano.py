@@ -25,7 +25,11 @@ from pixelis.serve.viewer.page import write_page
 from pixelis.tools.settings import ToolSettings
 from pixelis.tools.toolbox import resolved
 
-NUM_ITEMS = 12
+FAMILIES = (
+    "read_sign", "compare_signs", "table", "attribute", "count", "relation", "size_compare", "order", "timed_text", "when_appears",
+    "when_changes", "when_disappears",
+)  # fmt: skip
+"""In these it had 0.66 to 0.98 of 50 items each, 0.83 together (docs/results/nano/sft.md)."""
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +41,12 @@ def policy():
 
 @pytest.fixture(scope="module")
 def answered(policy):
-    """Signs of splits it never saw: (item, rollout, images of the prompt)."""
+    """An item of each family, of a split it never saw: (item, rollout, images of the prompt)."""
     settings = resolved(ToolSettings())
     runner = Runner(policy, make_executor(settings), settings=settings)
     found = []
-    for number in range(NUM_ITEMS):
-        item = make_item("test", number, seed=11, family="read_sign")
+    for family in FAMILIES:
+        item = make_item("test", 0, seed=11, family=family)
         with open_medium(render(item), name=item.medium_name) as medium:
             task = Task(question=item.prompt, medium=medium, id=item.id)
             (rollout,) = runner.run([(task, 0)])
@@ -50,9 +54,10 @@ def answered(policy):
     return found
 
 
-def test_it_reads_signs_by_pointing_at_them(answered):
+def test_it_answers_by_pointing_and_measuring(answered):
     right = [score_answer(item, rollout.trajectory.answer or "") for item, rollout, _ in answered]
-    assert sum(right) >= 0.6 * NUM_ITEMS
+    assert sum(right) >= 0.6 * len(FAMILIES)
+    assert sum(bool(rollout.trajectory.steps) for _, rollout, _ in answered) == len(FAMILIES)
     assert all(step.call is not None and step.result.is_ok for _, rollout, _ in answered for step in rollout.trajectory.steps)
 
 
