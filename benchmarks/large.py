@@ -16,7 +16,8 @@ import itertools
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from pixelis.testing.tiny_vlm import make_tokenizer
 from pixelis.tools.settings import ToolSettings
 from pixelis.tools.toolbox import resolved
 from pixelis.train.corridor import CorridorSettings
+from pixelis.train.journal import Journal
 from pixelis.train.rft import run_rft
 from pixelis.train.rft_state import RftSettings
 from pixelis.train.sft import SftSettings, run_sft
@@ -56,7 +58,7 @@ VISION_8B = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--shape", choices=("8b", "tiny"), default="8b")
-    parser.add_argument("--traces", type=int, default=120)
+    parser.add_argument("--traces", type=int, default=140)
     parser.add_argument("--workers", type=int, default=2, help="processes that collect the traces")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -80,8 +82,8 @@ def measure(folder: Path, shape: str, num_traces: int, num_workers: int) -> list
 def phase_1(folder: Path, checkpoint: Path, traces: Path, shape: str) -> dict[str, Any]:
     """`run_sft` over the traces once: seconds of each update after the first, and what a pass holds at most."""
     wanted = load_recipe_as(SftRecipe, RECIPES / "sft.toml")
-    started = _timed("load", lambda: _learner(checkpoint, wanted))
-    small = {"accumulate": 1, "batch_tokens": 16_384, "max_tokens": 16_384} if shape == "tiny" else {}
+    started = _timed("load", lambda: _learner(checkpoint, wanted, prompting=wanted.prompting and wanted.prompting.build()))
+    small = {"accumulate": 1} if shape == "tiny" else {}
     settings = SftSettings(**wanted.sft.model_dump() | {"epochs": 1, "dev_traces": 4} | small)
     _forget_peak()
     ticks: list[float] = []
@@ -97,7 +99,6 @@ def phase_1(folder: Path, checkpoint: Path, traces: Path, shape: str) -> dict[st
     tokens = [row["tokens"] for row in rows if "tokens" in row]
     seconds = [b - a for a, b in itertools.pairwise(ticks)]
     return {
-        "phase": "SFT",
         "updates": len(tokens),
         "tokens_per_update": round(sum(tokens) / len(tokens)),
         "tokens_s": sum(tokens[1:]) / sum(seconds) if seconds else float("nan"),
@@ -128,7 +129,6 @@ def phase_2(folder: Path, checkpoint: Path, tools: ToolSettings, shape: str) -> 
         policy.close()
     laps = {name: sum(row["seconds"][name] for row in rows[1:]) / (len(rows) - 1) for name in rows[0]["seconds"]}
     return {
-        "phase": "RFT",
         "updates": len(rows),
         "rollouts": settings.prompts * settings.group,
         "laps": laps,
@@ -163,35 +163,25 @@ def write_model(folder: Path, shape: str) -> Path:
     return folder
 
 
-def _learner(checkpoint: Path, wanted: SftRecipe | RftRecipe, adapter: Path | None = None) -> Any:
-    prompting = getattr(wanted, "prompting", None)
-    return load_learner(
-        checkpoint, wanted.lora, adapter=adapter, prompting=prompting.build() if prompting else None, dtype=wanted.dtype,
-        gradient_checkpointing=wanted.gradient_checkpointing,
-    )  # fmt: skip
+def _learner(checkpoint: Path, wanted: SftRecipe | RftRecipe, **more: Any) -> Any:
+    return load_learner(checkpoint, wanted.lora, dtype=wanted.dtype, gradient_checkpointing=wanted.gradient_checkpointing, **more)
 
 
-class _watched:
+@contextmanager
+def _watched(ticks: list[float]) -> Iterator[None]:
     """Notes when each update of phase 1 ended, with the device idle."""
+    original = Journal.step
 
-    def __init__(self, ticks: list[float]) -> None:
-        self._ticks = ticks
+    def step(journal: Journal, *args: Any) -> None:
+        _wait()
+        ticks.append(time.perf_counter())
+        original(journal, *args)
 
-    def __enter__(self) -> None:
-        from pixelis.train.journal import Journal
-
-        self._journal, self._step = Journal, Journal.step
-        original, ticks = Journal.step, self._ticks
-
-        def step(journal: Any, *args: Any) -> None:
-            _wait()
-            ticks.append(time.perf_counter())
-            original(journal, *args)
-
-        Journal.step = step
-
-    def __exit__(self, *_: object) -> None:
-        self._journal.step = self._step
+    Journal.step = step
+    try:
+        yield
+    finally:
+        Journal.step = original
 
 
 def _timed(what: str, action: Callable[[], Any]) -> Any:

@@ -164,7 +164,7 @@ def test_data_make_and_show(tmp_path):
     assert wrong.returncode == 2 and "holds another split" in wrong.stderr
 
 
-def test_python_in_three_lines(folder):
+def test_python_in_a_few_lines(folder):
     from pixelis import ask
     from pixelis.config import PolicySettings, Recipe
 

@@ -42,11 +42,14 @@ def policy():
 @pytest.fixture(scope="module")
 def answered(policy):
     """An item of each family, of a split it never saw: (item, rollout, images of the prompt)."""
+    return _answers(policy, [make_item("test", 0, seed=11, family=family) for family in FAMILIES])
+
+
+def _answers(policy, items):
     settings = resolved(ToolSettings())
     runner = Runner(policy, make_executor(settings), settings=settings)
     found = []
-    for family in FAMILIES:
-        item = make_item("test", 0, seed=11, family=family)
+    for item in items:
         with open_medium(render(item), name=item.medium_name) as medium:
             task = Task(question=item.prompt, medium=medium, id=item.id)
             (rollout,) = runner.run([(task, 0)])
@@ -54,10 +57,18 @@ def answered(policy):
     return found
 
 
+def test_it_reads_signs_by_pointing_at_them(policy):
+    """36 signs: of 12 its mean, 0.68 of 50 (docs/results/nano/sft.md), is not told from the bound."""
+    answered = _answers(policy, [make_item("test", number, seed=11, family="read_sign") for number in range(36)])
+    right = [score_answer(item, rollout.trajectory.answer or "") for item, rollout, _ in answered]
+    assert sum(right) >= 0.6 * len(right)
+    assert all(step.call is not None and step.result.is_ok for _, rollout, _ in answered for step in rollout.trajectory.steps)
+
+
 def test_it_answers_by_pointing_and_measuring(answered):
     right = [score_answer(item, rollout.trajectory.answer or "") for item, rollout, _ in answered]
     assert sum(right) >= 0.6 * len(FAMILIES)
-    assert sum(bool(rollout.trajectory.steps) for _, rollout, _ in answered) == len(FAMILIES)
+    assert all(rollout.trajectory.steps for _, rollout, _ in answered)
     assert all(step.call is not None and step.result.is_ok for _, rollout, _ in answered for step in rollout.trajectory.steps)
 
 
