@@ -15,6 +15,7 @@ from pixelis.core.media import Medium, open_medium
 from pixelis.core.store import RunWriter
 from pixelis.core.trajectory import Trajectory
 from pixelis.policy.base import Policy, Task
+from pixelis.policy.shipped import WEIGHTS
 from pixelis.rollout.run import Limits, OnStep, Runner
 from pixelis.tools.cache import ResultCache
 from pixelis.tools.execute import Executor
@@ -68,10 +69,6 @@ def _vlm(settings: PolicySettings) -> Policy:
     return VlmPolicy(
         settings.model, adapter=settings.adapter or None, temperature=_temperature(settings), max_new_tokens=settings.max_tokens
     )
-
-
-WEIGHTS = Path(__file__).parent / "weights"
-"""Checkpoints that come with the package, each a folder named after its policy."""
 
 
 def _shipped(settings: PolicySettings) -> Policy:

@@ -51,7 +51,8 @@ def adapt(
 
 
 def _serve(wanted: AdaptRecipe, folder: Path, checkpoint: str, *, log: Any, has_audit: bool) -> None:
-    from pixelis.agent import WEIGHTS, make_executor
+    from pixelis.agent import make_executor
+    from pixelis.policy.shipped import located
     from pixelis.policy.vlm import VlmPolicy
     from pixelis.retrieval.keys import KeySpec
     from pixelis.tools.engines.encoder_efficientnet import EfficientNetEncoder
@@ -69,7 +70,7 @@ def _serve(wanted: AdaptRecipe, folder: Path, checkpoint: str, *, log: Any, has_
     from pixelis.ttrl.stress import Stress
     from pixelis.ttrl.vote import Weighing
 
-    where = WEIGHTS / checkpoint if (WEIGHTS / checkpoint).is_dir() else checkpoint
+    where = located(checkpoint)
     tools = resolved(wanted.tools)
     fitted = read_calibration(wanted.calibration) if wanted.calibration else DecisionSettings()
     vote = wanted.vote

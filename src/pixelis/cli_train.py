@@ -34,16 +34,16 @@ def cota(
     if not 0 < share <= 1:
         raise ConfigError(f"--share must be in (0, 1]; got {share}")
     shares = {f: Share(max(1, round(s.media * share)), s.questions) for f, s in wanted.cota.shares.items()}
-    policy = wanted.cota.teacher
-    name = f"{policy.name} {policy.model}".strip() if policy else f"teacher {VERSION}"
-    plan = Plan(split or wanted.cota.split, wanted.seed, shares, wanted.cota.shard_media, name)
+    policy, lost = wanted.cota.teacher, wanted.cota.lost
+    name = f"{policy.name} {policy.model}" if policy else f"teacher {VERSION} lost {lost}" if lost else f"teacher {VERSION}"
+    plan = Plan(split or wanted.cota.split, wanted.seed, shares, wanted.cota.shard_media, name.strip())
     folder = out or Path(wanted.cota.out)
     progress = _Progress("shards")
     collect(
         folder,
         plan,
         settings=wanted.tools,
-        make_teacher=partial(make_policy, policy) if policy else programmatic_teacher,
+        make_teacher=partial(make_policy, policy) if policy else partial(programmatic_teacher, lost),
         num_workers=workers,
         progress=lambda done, of, traces: progress(done, of, f"{traces} traces"),
     )
@@ -226,7 +226,8 @@ def ship(
     out: Annotated[Path | None, typer.Option(help="Where to; among the policies that come with the package unless given.")] = None,
 ) -> None:
     """Put a trained checkpoint, in half precision, among the policies that are known by name."""
-    from pixelis.agent import POLICIES, WEIGHTS
+    from pixelis.agent import POLICIES
+    from pixelis.policy.shipped import WEIGHTS
     from pixelis.train.ship import ship as write
 
     if name in POLICIES and not (WEIGHTS / name).is_dir():

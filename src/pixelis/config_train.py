@@ -29,6 +29,8 @@ class CotaTable(Table):
     out: str
     shard_media: int = Field(default=60, ge=1)
     shares: dict[str, ShareTable]
+    lost: float = Field(default=0.0, ge=0, le=1)
+    """How often the programmatic teacher's searches come to nothing, so that it gives up; see `rollout.teacher.hand.Habits`."""
     teacher: PolicySettings | None = None
     """A policy that answers instead of the programmatic teacher, such as an endpoint; it is not told the truth."""
 
@@ -221,6 +223,8 @@ class RftTable(Table):
     num_parallel: int = Field(default=16, ge=1)
     use_corridor: bool = True
     use_gate: bool = True
+    invalid: Literal["failed", "untrue"] = "failed"
+    free_steps: int = Field(default=6, ge=0)
 
 
 class RftRecipe(Table):

@@ -13,12 +13,13 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
-from pixelis.agent import WEIGHTS, make_executor, make_policy
+from pixelis.agent import make_executor, make_policy
 from pixelis.config import PolicySettings
 from pixelis.core.media import open_medium
 from pixelis.data.world.items import make_item, render
 from pixelis.data.world.score import score_answer
 from pixelis.policy.base import Task
+from pixelis.policy.shipped import WEIGHTS
 from pixelis.policy.vlm import logp_of
 from pixelis.rollout.run import Runner
 from pixelis.serve.viewer.page import write_page

@@ -115,7 +115,7 @@ class Hasty(TeacherPolicy):
 
     def open(self, task, *, seed):
         session = super().open(task, seed=seed)
-        self.mistakes[task.id] = [99]
+        self.hands[task.id].mistakes.append(99)
         return session
 
 

@@ -163,6 +163,16 @@ def test_planned_errors_do_not_lower_the_valid_share(item):
     assert planned.s_struct == 1.0 and planned.is_parsed
 
 
+def test_planned_repeats_count_as_new_and_a_trace_that_gave_up_misses_nothing(item):
+    steps = trace(read("exit", SIGN), read("exit", SIGN), read("exit", SIGN))
+    planned = frozenset({0, 1, 2})
+    assert facts_of(item, steps, [WRONG] * 3, planned_errors=planned).s_struct == 1.0
+    looked = facts_of(item, steps, [WRONG] * 3, planned_errors=planned)
+    gave_up = facts_of(item, steps, [WRONG] * 3, planned_errors=planned, has_given_up=True)
+    assert looked.s_logic == 0.5 and looked.s_vis == 0.0  # right, with nothing seen; what was read was false
+    assert gave_up.s_logic == 1.0 and gave_up.s_vis is None and gave_up.is_right
+
+
 def test_what_the_grammar_refused_is_not_parsed(item):
     assert not facts_of(item, trace(refused(call=None), read("exit", SIGN)), [WRONG, RIGHT], planned_errors=frozenset({0})).is_parsed
 

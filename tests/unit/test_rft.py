@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -136,6 +137,13 @@ def test_alarms_say_what_collapsed():
     assert alarm_of(0.39, 0.11, start) == "tool rate fell below half of what it was at the start"
     assert alarm_of(0.8, 0.09, start) == "entropy fell below a quarter of what it was at the start"
     assert alarm_of(0.0, 0.0, start).count(";") == 1
+
+
+@pytest.mark.parametrize(("invalid", "free", "cost"), [("failed", 6, 0.3), ("untrue", 6, 0.9), ("untrue", 1, 0.98), ("failed", 0, 0.4)])
+def test_what_the_penalty_counts(invalid, free, cost):
+    """Five steps, one of which failed and two more of which are not true: 0.30 for each that counts, 0.02 for each beyond the free ones."""
+    one = SimpleNamespace(num_steps=5, num_failed=1, num_untrue=3)
+    assert Judge(8, invalid=invalid, free_steps=free)._cost(one) == pytest.approx(cost)
 
 
 def test_groups_are_compared_within_themselves():

@@ -58,7 +58,7 @@ def test_mistakes_are_recorded_and_mended(runner):
     teacher = runner(Habits(miss=1.0, slip=0.0, blind=0.0))
     item = make_item("train", 4_000, family="read_sign")
     trajectory = teach(teacher, item)
-    assert teacher.policy.mistakes[item.id] == [0]
+    assert teacher.policy.hands[item.id].mistakes == [0]
     assert len(trajectory.steps) == 2 and trajectory.steps[1].thought.startswith("That missed.")
     assert score_answer(item, trajectory.answer or "") == 1.0
 
@@ -101,7 +101,7 @@ def test_a_list_with_gaps_is_looked_over_again(runner):
     for index in range(4_000, 4_016):
         item = make_item("train", index, family="relation")
         trajectory = teach(teacher, item)
-        mistakes = teacher.policy.mistakes[item.id]
+        mistakes = teacher.policy.hands[item.id].mistakes
         right += score_answer(item, trajectory.answer or "") == 1.0
         first_lists = [k for k, step in enumerate(trajectory.steps) if re.search(r"Where is .*: \[", step.thought)]
         again = [k for k, step in enumerate(trajectory.steps) if "I look again." in step.thought]
@@ -114,6 +114,34 @@ def test_a_list_with_gaps_is_looked_over_again(runner):
                 assert k in mistakes
         assert all(trajectory.steps[k].call.arguments.get("bbox_2d") for k in mistakes) and set(first_lists) & set(mistakes)
     assert looked_again > 3 and ghosts > 3 and right >= 14
+
+
+def test_a_search_that_comes_to_nothing_is_given_up(runner):
+    """Where options or an absent thing allow it: the same places over again, all mistakes but a complete first list, and then the end."""
+    teacher, given_up, repeated = runner(Habits(miss=0.0, slip=0.0, blind=0.0, lost=1.0)), 0, 0
+    for family, indices in (("false_premise", range(4_000, 4_012)), ("relation", range(4_000, 4_012))):
+        for index in indices:
+            item = make_item("train", index, family=family)
+            trajectory = teach(teacher, item)
+            hand = teacher.policy.hands[item.id]
+            again = [k for k, step in enumerate(trajectory.steps) if "I look again." in step.thought]
+            if not hand.has_given_up:
+                assert not again
+                continue
+            given_up += 1
+            assert item.choices or item.absent
+            assert again and set(range(again[0], len(trajectory.steps))) <= set(hand.mistakes)
+            boxes = [tuple(step.call.arguments["bbox_2d"]) for step in trajectory.steps if "bbox_2d" in step.call.arguments]
+            repeated += len(boxes) > len(set(boxes))
+            assert "I see no other" in trajectory.final_text and score_answer(item, trajectory.answer) == 1.0
+    assert given_up >= 10 and repeated >= 5
+
+
+def test_nothing_is_given_up_where_the_answer_hangs_on_it(runner):
+    teacher = runner(Habits(miss=0.0, slip=0.0, blind=0.0, lost=1.0))
+    item = next(i for i in (make_item("train", 4_000 + k, family="relation") for k in range(40)) if not i.choices and not i.absent)
+    trajectory = teach(teacher, item)
+    assert not teacher.policy.hands[item.id].has_given_up and score_answer(item, trajectory.answer or "") == 1.0
 
 
 def _covers(box: list[int], thing: Box, item) -> bool:

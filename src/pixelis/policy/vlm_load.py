@@ -9,6 +9,7 @@ from typing import Any
 
 from pixelis.core.errors import ConfigError, NotInstalled
 from pixelis.policy.prompt import Prompting
+from pixelis.policy.shipped import located
 
 try:
     import torch
@@ -50,7 +51,7 @@ def base_of(model: Any) -> Any:
 def load_checkpoint(
     checkpoint: str | Path, *, adapter: str | Path | None = None, dtype: str | torch.dtype = "auto", device: str = "auto"
 ) -> Checkpoint:
-    """Load a folder or hub name of the Qwen3-VL family.
+    """Load a folder, the name of a shipped policy, or a hub name, of the Qwen3-VL family.
 
     Args:
         adapter: a LoRA adapter's folder, as peft writes it.
@@ -65,7 +66,7 @@ def load_checkpoint(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if dtype == "auto" and torch.device(device).type == "cpu":
         dtype = torch.float32  # bfloat16 is slower than float32 on most CPUs
-    where = str(checkpoint)
+    where = located(checkpoint)
     try:
         model = AutoModelForImageTextToText.from_pretrained(where, dtype=dtype)
         tokenizer = AutoTokenizer.from_pretrained(where)

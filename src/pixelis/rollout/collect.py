@@ -91,10 +91,12 @@ class Plan:
 MakeTeacher = Callable[[], Policy]
 
 
-def programmatic_teacher() -> Policy:
+def programmatic_teacher(lost: float = 0.0) -> Policy:
+    """Args: lost: see `rollout.teacher.hand.Habits`."""
+    from pixelis.rollout.teacher.hand import Habits
     from pixelis.rollout.teacher.policy import TeacherPolicy
 
-    return TeacherPolicy()
+    return TeacherPolicy(Habits(lost=lost))
 
 
 def collect(
@@ -205,16 +207,17 @@ def _ask_all(
             task = Task(question=item.prompt, medium=medium, id=item.id, facts={"item": item})
             (rollout,) = runner.run([(task, seed)])
             writer.append(rollout.trajectory, blobs=rollout.blobs, timing=rollout.timing)
-            mistakes = getattr(teacher, "mistakes", {}).pop(item.id, ())
+            hand = getattr(teacher, "hands", {}).pop(item.id, None)  # of a teacher that errs on purpose
+            mistakes = hand.mistakes if hand else ()
             planned = frozenset(k for k in mistakes if k < len(rollout.trajectory.steps))  # one that was cut short stops before its call
-            lines.append(fact_line(item, rollout.trajectory, planned))
+            lines.append(fact_line(item, rollout.trajectory, planned, has_given_up=bool(hand and hand.has_given_up)))
     return lines
 
 
-def fact_line(item: Item, trajectory: Trajectory, planned_errors: frozenset[int]) -> dict[str, Any]:
+def fact_line(item: Item, trajectory: Trajectory, planned_errors: frozenset[int], *, has_given_up: bool = False) -> dict[str, Any]:
     """What a trace is scored by and what its statistics need, as plain JSON values."""
     checks = verify_trajectory(item, trajectory)
-    facts = facts_of(item, trajectory, checks, planned_errors=planned_errors)
+    facts = facts_of(item, trajectory, checks, planned_errors=planned_errors, has_given_up=has_given_up)
     return {
         "id": trajectory.id,
         "item": {"split": item.split, "index": item.index, "seed": item.seed, "family": item.family, "variant": item.variant},

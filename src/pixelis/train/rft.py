@@ -72,7 +72,10 @@ def run_rft(
     bank = FeatureBank(policy.vision, max_bytes=BANK_BYTES)
     learner = PolicyLearner(policy, bank, rate=settings.rate, batch_tokens=settings.batch_tokens)
     hidden = policy.checkpoint.base.config.text_config.hidden_size
-    judge = judge or Judge(hidden, settings.curiosity, settings.structure, settings.weights, use_gate=settings.use_gate, seed=settings.seed)
+    judge = judge or Judge(
+        hidden, settings.curiosity, settings.structure, settings.weights, use_gate=settings.use_gate, invalid=settings.invalid,
+        free_steps=settings.free_steps, seed=settings.seed,
+    )  # fmt: skip
     progress = resume(out, learner, judge, settings)
     limits = Limits(max_steps=settings.max_steps)
     runner = Runner(policy, executor, settings=tool_settings, limits=limits, num_parallel=settings.num_parallel)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +25,7 @@ from pixelis.rewards.coherence import adjacent_cosines, coherence
 from pixelis.rewards.curiosity import curiosity, gate, mean_curiosity, surprise
 from pixelis.rewards.earning import earning_steps
 from pixelis.rewards.groups import RewardWeights, pixel_reasoner_bonus, total_reward
-from pixelis.rewards.penalty import penalty
+from pixelis.rewards.penalty import FREE_STEPS, penalty
 from pixelis.rewards.priors import ARGUMENT_PRIORS, next_step_infonce
 from pixelis.rewards.running import FamilyStatistics, Running
 from pixelis.rollout.pack import Example
@@ -32,6 +33,7 @@ from pixelis.train.step_heads import StepHeads, StepInputs
 
 Curiosity = Literal["dynamics", "pixel_reasoner", "none"]
 Structure = Literal["coherence", "l2", "tv", "infonce", "none"]
+Invalid = Literal["failed", "untrue"]
 
 RECENT = 2000
 """Step rewards over which the 95th percentile is taken."""
@@ -60,14 +62,20 @@ class Seen:
         return len(self.trajectory.steps)
 
     @property
-    def num_invalid(self) -> int:
+    def num_failed(self) -> int:
         """Calls that no tool answered: malformed, with bad arguments, or failed."""
         return sum(not step.result.is_ok for step in self.trajectory.steps)
+
+    @property
+    def num_untrue(self) -> int:
+        """Calls that failed, or whose result is not true in the world, such as the shape of an empty place."""
+        return self.num_steps - sum(self.valid_steps)
 
     @property
     def is_cut(self) -> bool:
         return self.trajectory.stop in CUT
 
+    @cached_property
     def valid_steps(self) -> tuple[bool, ...]:
         """Per step, whether its result is true in the world."""
         return tuple(check.is_valid for check in verify_trajectory(self.item, self.trajectory))
@@ -94,6 +102,8 @@ class Judge:
         hidden: size of the model's states.
         curiosity, structure: which term, by name.
         use_gate: whether uncertainty closes curiosity's gate.
+        invalid: which calls are fined: those that failed, or also those whose result is not true.
+        free_steps: that cost nothing.
     """
 
     hidden: int
@@ -102,6 +112,8 @@ class Judge:
     weights: RewardWeights = RewardWeights()
     rate: float = 1e-3
     use_gate: bool = True
+    invalid: Invalid = "failed"
+    free_steps: int = FREE_STEPS
     seed: int = 0
     neighbours: FamilyStatistics = field(default_factory=FamilyStatistics)
     variance: Running = Running()
@@ -116,7 +128,7 @@ class Judge:
         answer = np.array([one.answer_reward for one in seen])
         curious = np.array([self._curious(one, seed=seed + k) for k, one in enumerate(seen)])
         structured = np.array([self._structured(one) for one in seen])
-        cost = np.array([penalty(one.num_invalid, one.num_steps) for one in seen])
+        cost = np.array([self._cost(one) for one in seen])
         bonus = self._bonus(seen)
         weights = self.weights if self.curiosity == "dynamics" else RewardWeights(0.0, self.weights.coherence)
         return Parts(answer, curious, structured, cost, bonus, total_reward(answer, curious, structured, cost, weights) + bonus)
@@ -124,7 +136,7 @@ class Judge:
     def composite_share(self, one: Seen) -> float:
         """RaCPR of one rollout under this run's step embeddings, in [0, 1]; evaluation has an encoder that never learns."""
         z_P = adjacent_z(adjacent_cosines(self.heads.embed(one.inputs)), self.neighbours.of(one.item.family))
-        return composite_share(one.num_steps, composite_chains(one.valid_steps(), z_P))
+        return composite_share(one.num_steps, composite_chains(one.valid_steps, z_P))
 
     def learn(self, seen: Sequence[Seen], *, seed: int) -> float:
         """Train the heads on what these rollouts saw, and let the statistics take them in. Returns the loss of the heads, per rollout."""
@@ -174,6 +186,10 @@ class Judge:
             case "none":
                 return 0.0
         return ARGUMENT_PRIORS[self.structure](one.inputs.arguments_SA.numpy())
+
+    def _cost(self, one: Seen) -> float:
+        num_invalid = one.num_untrue if self.invalid == "untrue" else one.num_failed
+        return penalty(num_invalid, one.num_steps, free_steps=self.free_steps)
 
     def _bonus(self, seen: Sequence[Seen]) -> np.ndarray:
         bonus = np.zeros(len(seen))

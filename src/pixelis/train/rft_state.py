@@ -12,10 +12,11 @@ import torch
 from pixelis.core.errors import ConfigError
 from pixelis.policy.vlm import VlmPolicy
 from pixelis.rewards.groups import RewardWeights
+from pixelis.rewards.penalty import FREE_STEPS
 from pixelis.rewards.running import FamilyStatistics
 from pixelis.train.corridor import CorridorSettings, CorridorState
 from pixelis.train.policy_learner import PolicyLearner
-from pixelis.train.rft_reward import Curiosity, Judge, Structure
+from pixelis.train.rft_reward import Curiosity, Invalid, Judge, Structure
 from pixelis.train.start import save_policy
 from pixelis.train.step_heads import StepHeads
 
@@ -38,6 +39,7 @@ class RftSettings:
         probe_every: updates between looks at what the policy says without pixels.
         use_corridor: False keeps beta as it is; then 0 is no KL term at all.
         use_gate: False lets curiosity count however unsure the dynamics head is.
+        invalid, free_steps: what the penalty counts; see `Judge`.
     """
 
     updates: int = 200
@@ -61,6 +63,8 @@ class RftSettings:
     num_parallel: int = 16
     use_corridor: bool = True
     use_gate: bool = True
+    invalid: Invalid = "failed"
+    free_steps: int = FREE_STEPS
     seed: int = 0
 
     def __post_init__(self) -> None:

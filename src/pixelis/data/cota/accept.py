@@ -6,7 +6,8 @@ answer is right and every call parses.
 - `S_logic = (r + o) / 2`: r is 1 for a right answer, o the share of the item's evidence that a valid step looked at ("every value it uses
   was observed"): 1 where the item needs none.
 - `S_struct = (v + u + l) / 3`: v the share of valid steps, deliberate mistakes left out (1 where no step is left); u the share of steps
-  that do not repeat an earlier call word for word; l = min(1, L / steps) with the allowance L = max(6, minimal chain + 2).
+  that do not repeat an earlier call word for word, deliberate mistakes counting as new; l = min(1, L / steps) with the allowance
+  L = max(6, minimal chain + 2).
 - `S_vis`: the mean verifier score of the decisive steps; None where there is none, which counts as the family's mean (z = 0).
 
 Source: paper §3.1 (the weighted z-scores); forms and numbers are ours.
@@ -109,12 +110,16 @@ def _verdict(fact: Facts, score: float, threshold: float) -> Verdict:
 # ---------------------------------------------------------------- facts of one trace
 
 
-def facts_of(item: Item, trajectory: Trajectory, checks: Sequence[Check], *, planned_errors: frozenset[int] = frozenset()) -> Facts:
+def facts_of(
+    item: Item, trajectory: Trajectory, checks: Sequence[Check], *, planned_errors: frozenset[int] = frozenset(), has_given_up: bool = False
+) -> Facts:
     """Facts of one trace.
 
     Args:
         checks: the verifier's word on each step, in order.
-        planned_errors: places (from 0) of steps that are deliberate mistakes, corrected later: they do not lower the share of valid steps.
+        planned_errors: places (from 0) of steps that are deliberate mistakes: they lower neither the share of valid steps nor that of new
+            ones.
+        has_given_up: the answer stands on nothing that was looked at, and says so: no evidence is missed, and no step is decisive.
 
     Raises:
         DataError: not one check per step, or a planned error where there is no step.
@@ -124,12 +129,12 @@ def facts_of(item: Item, trajectory: Trajectory, checks: Sequence[Check], *, pla
         raise DataError(f"{item.id}: {len(steps)} steps, {len(checks)} checks, planned errors at {sorted(planned_errors)}: verify it again")
     is_right = score_answer(item, trajectory.answer or "") == 1.0
     decisive = decisive_steps(trajectory, answer=item.plain_answer if is_right else None)
-    seen = [check.score for check, is_decisive in zip(checks, decisive, strict=True) if is_decisive]
+    seen = [check.score for check, is_decisive in zip(checks, decisive, strict=True) if is_decisive and not has_given_up]
     return Facts(
         family=item.family,
         is_right=is_right,
         is_parsed=all(step.call is not None for step in steps),
-        s_logic=(is_right + observed_share(item, trajectory, checks)) / 2,
+        s_logic=(is_right + (1.0 if has_given_up else observed_share(item, trajectory, checks))) / 2,
         s_struct=_structure(item, steps, checks, planned_errors),
         s_vis=sum(seen) / len(seen) if seen else None,
     )
@@ -140,7 +145,10 @@ def _structure(item: Item, steps: Sequence[Step], checks: Sequence[Check], plann
         return 1.0
     judged = [check.is_valid for place, check in enumerate(checks) if place not in planned_errors]
     valid = sum(judged) / len(judged) if judged else 1.0
-    fresh = sum(step.call is None or all(step.call != other.call for other in steps[:place]) for place, step in enumerate(steps))
+    fresh = sum(
+        place in planned_errors or step.call is None or all(step.call != other.call for other in steps[:place])
+        for place, step in enumerate(steps)
+    )
     allowed = max(ALLOWED_STEPS, len(item.chain) + 2)
     return (valid + fresh / len(steps) + min(1.0, allowed / len(steps))) / 3
 

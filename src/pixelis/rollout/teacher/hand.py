@@ -59,12 +59,14 @@ class Habits:
         slip: share of calls that are first written wrongly, so that a typed error comes back.
         shake: jitter of what it points at, in the thing's longer side.
         blind: share of lists of candidates that leave some out or hold a place where nothing is, as coarse eyes write them.
+        lost: share of searches that find nothing, look at the same places over again, and then give up; see `_lost`.
     """
 
     miss: float = 0.02
     slip: float = 0.01
     shake: float = 0.06
     blind: float = 0.3
+    lost: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,8 @@ class Hand:
     """Places (from 0) of the steps that are mistakes on purpose."""
     shapes: dict[tuple[int, int], tuple[str, int]] = field(default_factory=dict)
     """Shapes that were measured and the steps that did it, by a thing's number and the frame."""
+    has_given_up: bool = False
+    """A search came to nothing, on purpose."""
 
     # ------------------------------------------------------------ seeing
 
@@ -237,8 +241,18 @@ class Listing:
         return value_of(response, "shape")
 
 
-def listings(hand: Hand, things: Sequence[Seen], frame: int = 0) -> list[Listing]:
-    """Candidates as coarse eyes list them: some lists leave out what a later look finds, or hold a place where nothing is."""
+def listings(hand: Hand, things: Sequence[Seen], frame: int = 0, *, wanted: str = "", name: str = "") -> list[Listing]:
+    """Candidates as coarse eyes list them: some lists leave out what a later look finds, or hold a place where nothing is.
+
+    Args:
+        wanted: the shape that is looked for; empty where all are counted.
+        name: the thing that is looked for, as the question has it.
+    """
+    may_give_up = bool(wanted) and (hand.item.choices or name in hand.item.absent)  # else the answer would be wrong
+    if may_give_up and hand.habits.lost and hand.rng.chance(hand.habits.lost):
+        found = _lost(hand, [s for s in things if s.shape != wanted], frame, wanted, is_complete=all(s.shape != wanted for s in things))
+        if found:
+            return found
     left_out: list[Seen] = []
     ghost = None
     if things and hand.rng.chance(hand.habits.blind):
@@ -257,6 +271,36 @@ def listings(hand: Hand, things: Sequence[Seen], frame: int = 0) -> list[Listing
         for start in range(0, len(entries), MAX_LISTED):
             found.append(Listing(tuple(entries[start : start + MAX_LISTED]), flawed, is_further=bool(found)))
     return found
+
+
+_PLACES, _REPEATS = 3, 3
+
+
+def _lost(hand: Hand, things: Sequence[Seen], frame: int, wanted: str, *, is_complete: bool) -> list[Listing]:
+    """A search that cannot end well: what it lists is not what is looked for, and further looks list the same places again.
+
+    This is how a pupil goes astray whose eyes take one colour for another: it sees no more, and looks again for as long as it may. All
+    of it is a mistake on purpose, but for a list that holds all there is. What is to be learnt is to stop.
+
+    Args:
+        things: what may be listed; where there is nothing, a thing of another colour is.
+        is_complete: the thing is not there; the first list then leaves nothing out.
+    """
+    others = [s for s in seen_on(hand.item, frame) if s.kind == "shape" and s.shape != wanted]
+    places = list(things) or ([hand.rng.choice(others)] if others else [])
+    if not places:
+        return []
+    hand.has_given_up = True
+    is_complete = is_complete and len(things) == len(places[:_PLACES])
+    places = places[:_PLACES]
+    entries = tuple((hand.at(s.box, frame), s if is_complete else None) for s in places)
+    listed = [Listing(entries, is_flawed=not is_complete, is_further=False)]
+    for _ in range(hand.rng.integer(1, _REPEATS)):
+        some = [k for k in range(len(places)) if hand.rng.chance(0.6)] or [hand.rng.integer(0, len(places) - 1)]
+        is_same = hand.rng.chance(0.6)  # else near it, as another look has it
+        again = tuple((entries[k][0] if is_same else hand.at(places[k].box, frame), None) for k in some)
+        listed.append(Listing(again, is_flawed=True, is_further=True))
+    return listed
 
 
 def _ghost(hand: Hand, things: Sequence[Seen], frame: int) -> dict[str, Any] | None:
@@ -307,7 +351,7 @@ def find(hand: Hand, name: str, frame: int = 0, *, only: Sequence[int] | None = 
         if said == shape:
             return step, seen, f"{lead}{goal}Step {step} is the {name}. "
     untried = [seen for seen in possible if (seen.number, frame) not in hand.shapes]
-    for listing in listings(hand, untried, frame):
+    for listing in listings(hand, untried, frame, wanted=shape, name=name):
         opening = ("" if listing.is_further else goal) + listing.said(colour)
         for number, (_, seen) in enumerate(listing.entries):
             said = yield from listing.try_next(hand, number, f"{lead}{opening}Is this the {name}?")
@@ -315,6 +359,7 @@ def find(hand: Hand, name: str, frame: int = 0, *, only: Sequence[int] | None = 
             if seen is not None:
                 hand.shapes[seen.number, frame] = said or "", hand.step
             if said == shape:
+                hand.has_given_up = False
                 return hand.step, seen, f"Yes, step {hand.step} is the {name}. "
             lead = f"No, {said or 'nothing'}. "
     return None, None, lead

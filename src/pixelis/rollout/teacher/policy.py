@@ -53,8 +53,8 @@ class TeacherPolicy:
     def __init__(self, habits: Habits = Habits()) -> None:
         self.habits = habits
         self.info = PolicyInfo(name="teacher", version=VERSION)
-        self.mistakes: dict[str, list[int]] = {}
-        """Steps, from 0, at which it went wrong on purpose, by the id of the task."""
+        self.hands: dict[str, Hand] = {}
+        """What it did on purpose, by the id of the task: `mistakes`, `has_given_up`."""
 
     def open(self, task: Task, *, seed: int) -> TeacherSession:
         item = task.facts.get("item")
@@ -62,7 +62,7 @@ class TeacherPolicy:
             raise PolicyError(f"task {task.id or task.question!r} brings no PixelWorld item: the teacher answers nothing else")
         # By the medium, not by the question: several questions on one medium then share their calls, and the tools' results.
         hand = Hand(item, Rng("teacher", item.medium_name, seed), self.habits)
-        self.mistakes[task.id] = hand.mistakes
+        self.hands[task.id] = hand
         return TeacherSession(hand)
 
     def close(self) -> None:
@@ -80,9 +80,11 @@ class TeacherSession:
         try:
             act = next(self._plan) if self._response is None else self._plan.send(self._response)
         except StopIteration as done:
-            answer = choose(self.hand.item.choices, clean(done.value.answer))
+            item = self.hand.item
+            said = item.plain_answer if self.hand.has_given_up and item.choices else done.value.answer  # a guess among the options
+            answer = choose(item.choices, clean(said))
             lead = clean(done.value.thought)
-            thought = f"{lead} So {answer}." if self.hand.item.choices else lead
+            thought = f"{lead} So {answer}." if item.choices else lead
             return render_turn(Turn(thought=thought, answer=answer))
         return render_turn(Turn(thought=clean(act.thought), call=Call(op=act.op, arguments=act.arguments)))
 

@@ -25,12 +25,12 @@ def _colour_of(hand: Hand, shape: str) -> Plan:
     things = [s for s in seen_on(hand.item, 0) if s.kind == "shape"]
     chosen = sorted(things, key=lambda s: not (s.shape == shape and hand.is_clear(s)))
     lead = f"What colour is the {shape}? "
-    for listing in listings(hand, chosen):
+    for listing in listings(hand, chosen, wanted=shape, name=shape):
         lead += listing.said("things")
         for number in range(len(listing.entries)):
             said = yield from listing.try_next(hand, number, f"{lead}Is this the {shape}?")
             if said == shape:
-                found = hand.step
+                found, hand.has_given_up = hand.step, False
                 response = yield from hand.act("Yes. Now its colour.", "PROP", {"what": "colour", "ref": found})
                 return Final(f"It is {value_of(response, 'colour')}.", str(value_of(response, "colour")))
             lead = f"No, {said or 'nothing'}. "
