@@ -236,6 +236,19 @@ def ship(
     print(f"{folder}: {write(checkpoint, folder) / 1e6:.1f} MB")
 
 
+@train.command()
+def average(
+    before: Annotated[str, typer.Argument(help="A checkpoint.")],
+    after: Annotated[str, typer.Argument(help="The same model after a further lesson.")],
+    out: Annotated[Path, typer.Option(help="Where to.")],
+    share: Annotated[float, typer.Option(help="Of the later one, in [0, 1].")] = 0.5,
+) -> None:
+    """The mean of two checkpoints of one model, weight by weight: a narrow lesson without what it made the model forget."""
+    from pixelis.train.average import average as write
+
+    print(write(before, after, out, share=share))
+
+
 def _log(facts: dict[str, Any]) -> None:
     print(json.dumps(facts), flush=True)
 
