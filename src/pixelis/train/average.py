@@ -34,15 +34,14 @@ def average(before: str | Path, after: str | Path, out: str | Path, *, share: fl
     for name, loaded in ((before, old), (after, new)):
         if loaded.model is not loaded.base:
             raise ConfigError(f"{name} is an adapter on a base: only checkpoints that were trained whole are averaged")
-    weights, target = old.base.state_dict(), new.base.state_dict()
+    weights, target = dict(old.base.named_parameters()), dict(new.base.named_parameters())  # tied ones once
     differ = sorted(
         key for key in weights.keys() | target.keys() if key not in weights or key not in target or weights[key].shape != target[key].shape
     )
     if differ:
         raise ConfigError(f"{before} and {after} are not one model: {len(differ)} weights differ in name or shape, first {differ[0]}")
     for key, value in target.items():
-        if value.is_floating_point():
-            value.mul_(share).add_(weights[key], alpha=1 - share)
+        value.mul_(share).add_(weights[key], alpha=1 - share)
     save_whole(new, out, prompting=new.prompting)
     for name in KEPT:
         if (Path(after) / name).is_file():
