@@ -30,7 +30,7 @@ FAMILIES = (
     "read_sign", "compare_signs", "table", "attribute", "count", "relation", "size_compare", "order", "timed_text", "when_appears",
     "when_changes", "when_disappears",
 )  # fmt: skip
-"""In these it had 0.66 to 0.98 of 50 items each, 0.83 together (docs/results/nano/sft.md)."""
+"""In these it had 0.58 to 0.98 of 50 items each, 0.825 together (docs/results/nano/sft.md)."""
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def _answers(policy, items):
 
 
 def test_it_reads_signs_by_pointing_at_them(policy):
-    """36 signs: of 12 its mean, 0.68 of 50 (docs/results/nano/sft.md), is not told from the bound."""
+    """36 signs; of 50 others it has 0.58 (docs/results/nano/sft.md), of fewer its mean is not told from the bound."""
     answered = _answers(policy, [make_item("test", number, seed=11, family="read_sign") for number in range(36)])
     right = [score_answer(item, rollout.trajectory.answer or "") for item, rollout, _ in answered]
     assert sum(right) >= 0.6 * len(right)
