@@ -225,6 +225,7 @@ class RftTable(Table):
     use_gate: bool = True
     invalid: Literal["failed", "untrue"] = "failed"
     free_steps: int = Field(default=6, ge=0)
+    spares_cut: bool = True
 
 
 class RftRecipe(Table):

@@ -159,3 +159,12 @@ def test_groups_are_compared_within_themselves():
     groups, gain = rft._compare([One(0), One(0), One(1), One(1), One(2)], Total(), SETTINGS)
     assert [group.is_flat for group in groups] == [False, True]  # the third has one rollout and nothing to compare it with
     assert gain[0] == -gain[1] > 0.99 and np.isnan(gain[2:]).all()
+
+
+@pytest.mark.parametrize("spares", [True, False])
+def test_a_rollout_at_the_limit_is_spared_where_the_recipe_says_so(spares):
+    rollouts = [SimpleNamespace(group=0, is_cut=cut) for cut in (False, False, True)]
+    parts = SimpleNamespace(total_N=np.array([1.0, 0.0, 0.0]))
+    _, gain = rft._compare(rollouts, parts, replace(SETTINGS, spares_cut=spares))
+    assert gain[0] > 0 > gain[1]
+    assert np.isnan(gain[2]) if spares else gain[2] == gain[1]

@@ -175,7 +175,8 @@ def _compare(seen: Sequence[Seen], parts: Parts, settings: RftSettings) -> tuple
         rows = np.flatnonzero(owner == group)
         if len(rows) < 2:
             continue
-        found = advantages(parts.total_N[rows], np.array([seen[k].is_cut for k in rows]), top=settings.top)
+        spared = np.array([settings.spares_cut and seen[k].is_cut for k in rows])
+        found = advantages(parts.total_N[rows], spared, top=settings.top)
         groups.append(found)
         gain[rows[found.is_used_G]] = found.advantage_G[found.is_used_G]
     return groups, gain

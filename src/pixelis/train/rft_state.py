@@ -40,6 +40,7 @@ class RftSettings:
         use_corridor: False keeps beta as it is; then 0 is no KL term at all.
         use_gate: False lets curiosity count however unsure the dynamics head is.
         invalid, free_steps: what the penalty counts; see `Judge`.
+        spares_cut: rollouts that ran into a limit get no negative advantage; False compares them like any other.
     """
 
     updates: int = 200
@@ -65,6 +66,7 @@ class RftSettings:
     use_gate: bool = True
     invalid: Invalid = "failed"
     free_steps: int = FREE_STEPS
+    spares_cut: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
