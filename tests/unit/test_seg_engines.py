@@ -11,10 +11,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pixelis.core.errors import NotInstalled
+from pixelis.tools.engines.region import LEAST_INSIDE, standing_out
 from pixelis.tools.engines.seg_common import EncodingCache, cut_to_box, paste_logits, whole_pixels
 from pixelis.tools.engines.seg_default import ClassicalSeg, DefaultSeg
 from pixelis.tools.engines.seg_features import measure, window_around
@@ -173,14 +174,19 @@ def test_a_huge_image_is_worked_on_in_a_window(engine):
 @given(
     x=st.floats(0, 38), y=st.floats(0, 28), wide=st.floats(0.01, 40), high=st.floats(0.01, 30), seed=st.integers(0, 5)
 )  # fmt: skip
+@example(x=0.0, y=4.0, wide=24.0, high=20.0, seed=1)  # a blot of the noise stands out, and the box cuts it
 def test_the_mask_of_a_box_stays_in_the_box(x, y, wide, high, seed):
+    """But for a small thing that stands out and that the box cuts: it is taken whole, most of it within the box."""
     image = np.random.default_rng(seed).integers(0, 256, (30, 40, 3), np.uint8)
     box = (x, y, min(x + wide, 40), min(y + high, 30))
     mask, _ = ClassicalSeg().segment(image, box=box, point=None)
     x0, y0, x1, y1 = whole_pixels(box, image.shape)
     outside = mask.copy()
     outside[y0:y1, x0:x1] = False
-    assert not outside.any()
+    if standing_out(image, (x0, y0, x1, y1)) is None:
+        assert not outside.any()
+    else:
+        assert outside.sum() <= (1 - LEAST_INSIDE) * mask.sum()
 
 
 def test_a_call_without_a_usable_prompt_is_refused(engine):
