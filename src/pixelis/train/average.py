@@ -6,14 +6,13 @@ than either on what both know.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import torch
 
 from pixelis.core.errors import ConfigError
 from pixelis.policy.vlm_load import load_checkpoint
-from pixelis.train.ship import KEPT
+from pixelis.train.ship import copy_kept
 from pixelis.train.start import save_whole
 
 
@@ -43,7 +42,5 @@ def average(before: str | Path, after: str | Path, out: str | Path, *, share: fl
     for key, value in target.items():
         value.mul_(share).add_(weights[key], alpha=1 - share)
     save_whole(new, out, prompting=new.prompting)
-    for name in KEPT:
-        if (Path(after) / name).is_file():
-            shutil.copy(Path(after) / name, Path(out) / name)
+    copy_kept(after, out)
     return Path(out)

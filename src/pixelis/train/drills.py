@@ -13,7 +13,8 @@ import numpy as np
 from pixelis.data.world.glances import COLOUR_NAMES
 from pixelis.data.world.raster import SHAPES
 from pixelis.data.world.words import numbers_of, words_of
-from pixelis.rollout.teacher.hand import list_boxes, quarter
+from pixelis.rollout.teacher.hand import quarter
+from pixelis.rollout.teacher.search import list_boxes
 from pixelis.rollout.teacher.sums import add_aloud, choose_aloud, subtract_aloud
 
 Ask = Callable[[np.random.Generator], tuple[str, str]]

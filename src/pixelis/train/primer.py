@@ -21,7 +21,8 @@ from pixelis.data.world.glances import COLOUR_NAMES, Sight
 from pixelis.data.world.raster import SHAPES
 from pixelis.policy.buffer import ChatFormat, ImageRef, TokenBuffer
 from pixelis.rollout.pack import PROMPT, TEXT, TOOL, Example
-from pixelis.rollout.teacher.hand import LOOK_AGAIN, list_boxes, quarter
+from pixelis.rollout.teacher.hand import quarter
+from pixelis.rollout.teacher.search import LOOK_AGAIN, list_boxes
 from pixelis.train.drills import without_picture
 from pixelis.train.views import View, pointing_box
 

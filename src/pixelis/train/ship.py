@@ -32,7 +32,12 @@ def ship(checkpoint: str | Path, out: str | Path) -> int:
     shutil.rmtree(out, ignore_errors=True)
     loaded.base.half()
     save_whole(loaded, out, prompting=loaded.prompting)
+    copy_kept(checkpoint, out)
+    return sum(path.stat().st_size for path in out.iterdir())
+
+
+def copy_kept(checkpoint: str | Path, out: str | Path) -> None:
+    """Copy the files of a checkpoint that later phases load, those that are there."""
     for name in KEPT:
         if (Path(checkpoint) / name).is_file():
-            shutil.copy(Path(checkpoint) / name, out / name)
-    return sum(path.stat().st_size for path in out.iterdir())
+            shutil.copy(Path(checkpoint) / name, Path(out) / name)

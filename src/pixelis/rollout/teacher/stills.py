@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pixelis.data.world.asides import NUMBER_WORDS
 from pixelis.data.world.raster import SHAPES
-from pixelis.rollout.teacher.hand import CARD_MARGIN, Final, Hand, Part, Plan, absent, find, listings, seen_on, value_of
+from pixelis.rollout.teacher.hand import CARD_MARGIN, Final, Hand, Part, Plan, seen_on
+from pixelis.rollout.teacher.search import absent, find, listings, value_of
 from pixelis.rollout.teacher.sums import choose_aloud
 
 

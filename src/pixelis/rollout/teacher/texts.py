@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pixelis.core.geometry import Box
-from pixelis.rollout.teacher.hand import CARD_MARGIN, SIGN_MARGIN, Final, Hand, Part, Plan, Response, absent, find, seen_on
+from pixelis.rollout.teacher.hand import CARD_MARGIN, SIGN_MARGIN, Final, Hand, Part, Plan, Response, seen_on
+from pixelis.rollout.teacher.search import absent, find
 from pixelis.rollout.teacher.sums import add_aloud, choose_aloud, subtract_aloud
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from pixelis.rollout.teacher.hand import Final, Hand, Part, Plan, absent, find, quarter, value_of
+from pixelis.rollout.teacher.hand import Final, Hand, Part, Plan, quarter
+from pixelis.rollout.teacher.search import absent, find, value_of
 from pixelis.rollout.teacher.stills import in_question, plain
 from pixelis.rollout.teacher.sums import choose_aloud
 from pixelis.rollout.teacher.texts import joined
