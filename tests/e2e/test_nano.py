@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,3 +105,9 @@ def test_whoever_names_no_policy_is_answered_by_it(family, tmp_path):
 
 def test_what_is_shipped_is_small():
     assert sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file()) < 25e6
+
+
+def test_the_figures_are_those_of_the_checkpoint_that_is_shipped(policy):
+    digest = policy.info.version.split(",")[0]
+    page = (Path(__file__).parents[2] / "docs" / "results" / "nano" / "sft.md").read_text(encoding="utf-8")
+    assert page.count(f"vlm:nano-sft {digest},") == 2  # with tools, and without
