@@ -96,6 +96,21 @@ def score(
     _print_report(rescore(run), other, compare, as_json=as_json)
 
 
+@app.command(epilog="Example:  pixelis eval join runs/whole runs/part-0 runs/part-1")
+def join(
+    folder: Annotated[Path, typer.Argument(help="Where to leave the whole; a new folder.")],
+    parts: Annotated[list[Path], typer.Argument(help="Runs of one PixelWorld evaluation, made with --first and --items.")],
+    compare: Annotated[Path | None, typer.Option(help="Another run on the same items: paired permutation tests against it.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Join the parts of an evaluation that several processes or machines made, and score the whole."""
+    from pixelis.eval.join import join as join_runs
+    from pixelis.eval.scores import read_scores
+
+    other = tuple(read_scores(compare)) if compare else ()
+    _print_report(join_runs(parts, folder), other, compare, as_json=as_json)
+
+
 @app.command(epilog="Example:  pixelis eval process runs/test --dev runs/dev --plans 50")
 def process(
     run: Annotated[Path, typer.Argument(help="The folder of a PixelWorld evaluation.")],

@@ -34,8 +34,8 @@ def cota(
     if not 0 < share <= 1:
         raise ConfigError(f"--share must be in (0, 1]; got {share}")
     shares = {f: Share(max(1, round(s.media * share)), s.questions) for f, s in wanted.cota.shares.items()}
-    policy, lost = wanted.cota.teacher, wanted.cota.lost
-    name = f"{policy.name} {policy.model}" if policy else f"teacher {VERSION} lost {lost}" if lost else f"teacher {VERSION}"
+    policy, habits = wanted.cota.teacher, {name: value for name in ("lost", "terse") if (value := getattr(wanted.cota, name))}
+    name = f"{policy.name} {policy.model}" if policy else " ".join((f"teacher {VERSION}", *(f"{k} {v}" for k, v in habits.items())))
     plan = Plan(split or wanted.cota.split, wanted.seed, shares, wanted.cota.shard_media, name.strip())
     folder = out or Path(wanted.cota.out)
     progress = _Progress("shards")
@@ -43,7 +43,7 @@ def cota(
         folder,
         plan,
         settings=wanted.tools,
-        make_teacher=partial(make_policy, policy) if policy else partial(programmatic_teacher, lost),
+        make_teacher=partial(make_policy, policy) if policy else partial(programmatic_teacher, **habits),
         num_workers=workers,
         progress=lambda done, of, traces: progress(done, of, f"{traces} traces"),
     )

@@ -31,6 +31,8 @@ class CotaTable(Table):
     shares: dict[str, ShareTable]
     lost: float = Field(default=0.0, ge=0, le=1)
     """How often the programmatic teacher's searches come to nothing, so that it gives up; see `rollout.teacher.hand.Habits`."""
+    terse: float = Field(default=0.0, ge=0, le=1)
+    """How often it leaves checks out; see there."""
     teacher: PolicySettings | None = None
     """A policy that answers instead of the programmatic teacher, such as an endpoint; it is not told the truth."""
 
@@ -225,6 +227,8 @@ class RftTable(Table):
     use_gate: bool = True
     invalid: Literal["failed", "untrue"] = "failed"
     free_steps: int = Field(default=6, ge=0)
+    extra_step: float = Field(default=0.02, ge=0)
+    scale: Literal["group", "batch", "none"] = "group"
     spares_cut: bool = True
 
 

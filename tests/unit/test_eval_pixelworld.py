@@ -17,6 +17,7 @@ from pixelis.core.store import RunWriter, open_run
 from pixelis.data.world.items import make_item
 from pixelis.data.world.shifts import Shift
 from pixelis.eval.compare import compare, comparison_json, comparison_text
+from pixelis.eval.join import join
 from pixelis.eval.pixelworld import evaluate, rescore
 from pixelis.eval.report import make_report, report_json, report_text
 from pixelis.eval.scores import SCORES_FILE, ItemScore, read_scores, score_trajectory
@@ -185,6 +186,37 @@ def test_a_run_goes_on_where_it_stopped(tmp_path):
     # a later range in the same folder is its own report, beside what stands there
     assert [s.index for s in run(Counting(looking), 2, first=4, out_folder=tmp_path / "run").scores] == [4, 5]
     assert [s.index for s in rescore(tmp_path / "run").scores] == [0, 1, 2, 3, 4, 5]
+
+
+def test_parts_join_to_the_run_of_the_whole(tmp_path):
+    whole = run(ScriptedPolicy(looking), num_items=6, out_folder=tmp_path / "whole")
+    parts = [tmp_path / "late", tmp_path / "early"]
+    run(ScriptedPolicy(looking), first=4, num_items=2, out_folder=parts[0])
+    run(ScriptedPolicy(looking), first=0, num_items=4, out_folder=parts[1])
+    joined = join(parts, tmp_path / "joined")
+    assert without_times(joined) == without_times(whole)
+    for name in ("trajectories.jsonl", "scores.jsonl"):
+        assert (tmp_path / "joined" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert {p.name for p in (tmp_path / "joined" / "blobs").iterdir()} == {p.name for p in (tmp_path / "whole" / "blobs").iterdir()}
+    assert open_run(tmp_path / "joined").info["items"] == open_run(tmp_path / "whole").info["items"]
+
+
+def test_what_cannot_be_joined_is_said(tmp_path):
+    run(ScriptedPolicy(looking), num_items=3, out_folder=tmp_path / "a")
+    run(ScriptedPolicy(looking), first=4, num_items=2, out_folder=tmp_path / "gap")
+    run(ScriptedPolicy(looking), first=3, num_items=2, seed=1, out_folder=tmp_path / "other")
+    for parts, says in (
+        (["a"], "nothing to join"),
+        (["a", "gap"], "0 to 2 and .* goes on at 4"),
+        (["a", "other"], "items.seed 1 instead of 0"),
+    ):
+        with pytest.raises(DataError, match=says):
+            join([tmp_path / part for part in parts], tmp_path / "out")
+    lines = (tmp_path / "gap" / "trajectories.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "gap" / "trajectories.jsonl").write_bytes(lines[0])
+    with pytest.raises(DataError, match="1 of its 2 items"):
+        join([tmp_path / "a", tmp_path / "gap"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_interrupted_trajectory_is_no_result_and_is_run_again(tmp_path):

@@ -132,6 +132,8 @@ def test_advantages_by_hand():
     assert cut.is_used_G.tolist() == [True, False, True, True] and cut.advantage_G[1] == 0  # the good one that was cut keeps its own
     top = advantages(np.array([4.0, 1.0, 2.0, 1.0]), top=1)
     assert top.is_used_G.tolist() == [True, False, False, False]
+    scaled = advantages(np.array([1.0, 0.9]), scale=0.5)  # of its own std, 0.05, it would be 1 and -1
+    assert np.allclose(scaled.advantage_G, np.array([0.05, -0.05]) / 0.5001)
     flat = advantages(np.array([0.7, 0.7]))
     assert flat.is_flat and not flat.is_used_G.any()
     for bad in (np.array([1.0]), np.array([1.0, math.nan])):

@@ -139,11 +139,14 @@ def test_alarms_say_what_collapsed():
     assert alarm_of(0.0, 0.0, start).count(";") == 1
 
 
-@pytest.mark.parametrize(("invalid", "free", "cost"), [("failed", 6, 0.3), ("untrue", 6, 0.9), ("untrue", 1, 0.98), ("failed", 0, 0.4)])
-def test_what_the_penalty_counts(invalid, free, cost):
-    """Five steps, one of which failed and two more of which are not true: 0.30 for each that counts, 0.02 for each beyond the free ones."""
+@pytest.mark.parametrize(
+    ("invalid", "free", "extra", "cost"),
+    [("failed", 6, 0.02, 0.3), ("untrue", 6, 0.02, 0.9), ("untrue", 1, 0.02, 0.98), ("failed", 0, 0.02, 0.4), ("failed", 1, 0.05, 0.5)],
+)
+def test_what_the_penalty_counts(invalid, free, extra, cost):
+    """Five steps, one of which failed and two more of which are not true: 0.30 for each that counts, and each beyond the free ones."""
     one = SimpleNamespace(num_steps=5, num_failed=1, num_untrue=3)
-    assert Judge(8, invalid=invalid, free_steps=free)._cost(one) == pytest.approx(cost)
+    assert Judge(8, invalid=invalid, free_steps=free, extra_step=extra)._cost(one) == pytest.approx(cost)
 
 
 def test_groups_are_compared_within_themselves():
@@ -159,6 +162,14 @@ def test_groups_are_compared_within_themselves():
     groups, gain = rft._compare([One(0), One(0), One(1), One(1), One(2)], Total(), SETTINGS)
     assert [group.is_flat for group in groups] == [False, True]  # the third has one rollout and nothing to compare it with
     assert gain[0] == -gain[1] > 0.99 and np.isnan(gain[2:]).all()
+
+
+@pytest.mark.parametrize(("scale", "gains"), [("group", (1.0, 1.0)), ("batch", (0.05 / 0.4206, 0.5 / 0.4206)), ("none", (0.05, 0.5))])
+def test_what_advantages_are_divided_by(scale, gains):
+    """Rewards 1 and 0.9, and 1 and 0: deviations 0.05 and 0.5 within the groups, sqrt(0.1769) = 0.4206 over all four."""
+    parts = SimpleNamespace(total_N=np.array([1.0, 0.9, 1.0, 0.0]))
+    _, gain = rft._compare([SimpleNamespace(group=k // 2, is_cut=False) for k in range(4)], parts, replace(SETTINGS, scale=scale))
+    assert gain == pytest.approx([gains[0], -gains[0], gains[1], -gains[1]], rel=3e-3)
 
 
 @pytest.mark.parametrize("spares", [True, False])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -17,6 +19,7 @@ from pixelis.policy.base import PolicyError, Task
 from pixelis.rollout.run import Runner
 from pixelis.rollout.teacher.hand import GRID, Habits, Hand, seen_on
 from pixelis.rollout.teacher.policy import PLANS, TeacherPolicy
+from pixelis.rollout.teacher.search import trust
 from pixelis.tools.settings import ToolSettings
 from pixelis.tools.toolbox import resolved
 
@@ -142,6 +145,40 @@ def test_nothing_is_given_up_where_the_answer_hangs_on_it(runner):
     item = next(i for i in (make_item("train", 4_000 + k, family="relation") for k in range(40)) if not i.choices and not i.absent)
     trajectory = teach(teacher, item)
     assert not teacher.policy.hands[item.id].has_given_up and score_answer(item, trajectory.answer or "") == 1.0
+
+
+def test_a_terse_trace_leaves_checks_out_and_is_as_right(runner):
+    """Fewer calls where eyes can tell, none that is measured twice, and the same answers."""
+    for family, indices in (("size_compare", range(4_000, 4_006)), ("chart", range(4_000, 4_004)), ("table", range(4_000, 4_004))):
+        plain, terse, right = 0, 0, 0
+        for index in indices:
+            item = make_item("train", index, family=family)
+            plain += len(teach(runner(CAREFUL), item).steps)
+            trajectory = teach(runner(replace(CAREFUL, terse=1.0)), item)
+            terse += len(trajectory.steps)
+            right += score_answer(item, trajectory.answer or "")
+        assert terse < plain and right >= len(indices) - 1, (family, plain, terse, right)
+
+
+def test_eyes_are_trusted_only_where_they_can_tell():
+    told = Counter()
+    for index in range(4_000, 4_060):
+        item = make_item("train", index, family="relation")
+        hand = Hand(item, Rng("t", index), replace(CAREFUL, terse=1.0))
+        assert hand.is_terse
+        for seen in (s for s in seen_on(item, 0) if s.kind == "shape"):
+            alike = hand.candidates(seen.colour, seen.shape, 0)
+            size = max(seen.box.width, seen.box.height) * 320 / max(item.width, item.height)
+            found = trust(hand, alike, seen.shape)
+            if size < 6 and len(alike) > 1:
+                assert found is None
+            if found is not None:
+                assert found.shape == seen.shape
+            if len(alike) == 1:
+                assert found is seen or found == seen
+            told[len(alike) > 1, found is not None] += 1
+    assert told[True, True] and min(told[True, False], told[False, True]) > 50  # most things are too small to be told from another
+    assert trust(hand, [], "star") is None
 
 
 def _covers(box: list[int], thing: Box, item) -> bool:

@@ -60,11 +60,14 @@ class Advantages:
     """All rewards are alike: nothing can be learnt from the group."""
 
 
-def advantages(reward_G: np.ndarray, is_cut_G: np.ndarray | None = None, *, top: int | None = None) -> Advantages:
+def advantages(
+    reward_G: np.ndarray, is_cut_G: np.ndarray | None = None, *, scale: float | None = None, top: int | None = None
+) -> Advantages:
     """(R - mean) / (std + epsilon) over a group.
 
     Args:
         is_cut_G: rollouts that ran into a limit: what they would have come to is unknown, so they get no negative advantage.
+        scale: divides instead of the group's own std, which makes as much of a group whose rewards hardly differ as of any other.
         top: keep so many, those furthest from the mean (the most informative); all when None.
 
     Raises:
@@ -78,7 +81,7 @@ def advantages(reward_G: np.ndarray, is_cut_G: np.ndarray | None = None, *, top:
     spread = float(reward.std())
     if spread < 1e-9:
         return Advantages(np.zeros(len(reward)), np.zeros(len(reward), bool), True)
-    advantage = (reward - reward.mean()) / (spread + EPSILON)
+    advantage = (reward - reward.mean()) / ((spread if scale is None else scale) + EPSILON)
     used = np.zeros(len(reward), bool)
     used[np.argsort(-np.abs(advantage), kind="stable")[: top or len(reward)]] = True
     if is_cut_G is not None:

@@ -74,7 +74,7 @@ def run_rft(
     hidden = policy.checkpoint.base.config.text_config.hidden_size
     judge = judge or Judge(
         hidden, settings.curiosity, settings.structure, settings.weights, use_gate=settings.use_gate, invalid=settings.invalid,
-        free_steps=settings.free_steps, seed=settings.seed,
+        free_steps=settings.free_steps, extra_step=settings.extra_step, seed=settings.seed,
     )  # fmt: skip
     progress = resume(out, learner, judge, settings)
     limits = Limits(max_steps=settings.max_steps)
@@ -170,13 +170,14 @@ def _seen(
 def _compare(seen: Sequence[Seen], parts: Parts, settings: RftSettings) -> tuple[list[Advantages], np.ndarray]:
     """Advantages within groups, and of all rollouts [N] (NaN for those that are not learnt from)."""
     owner = np.array([one.group for one in seen])
+    scale = {"group": None, "batch": float(parts.total_N.std()), "none": 1.0}[settings.scale]
     gain, groups = np.full(len(seen), np.nan), []
     for group in np.unique(owner):
         rows = np.flatnonzero(owner == group)
         if len(rows) < 2:
             continue
         spared = np.array([settings.spares_cut and seen[k].is_cut for k in rows])
-        found = advantages(parts.total_N[rows], spared, top=settings.top)
+        found = advantages(parts.total_N[rows], spared, scale=scale, top=settings.top)
         groups.append(found)
         gain[rows[found.is_used_G]] = found.advantage_G[found.is_used_G]
     return groups, gain

@@ -6,13 +6,14 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from pixelis.core.errors import ConfigError
 from pixelis.policy.vlm import VlmPolicy
 from pixelis.rewards.groups import RewardWeights
-from pixelis.rewards.penalty import FREE_STEPS
+from pixelis.rewards.penalty import FREE_STEPS, PER_EXTRA_STEP
 from pixelis.rewards.running import FamilyStatistics
 from pixelis.train.corridor import CorridorSettings, CorridorState
 from pixelis.train.policy_learner import PolicyLearner
@@ -22,6 +23,9 @@ from pixelis.train.step_heads import StepHeads
 
 HEADS_FILE, STATISTICS_FILE = "step_heads.safetensors", "step_statistics.json"
 """The step heads of a finished run, and the statistics that go with them: later phases judge by both, frozen."""
+
+
+Scale = Literal["group", "batch", "none"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class RftSettings:
         probe_every: updates between looks at what the policy says without pixels.
         use_corridor: False keeps beta as it is; then 0 is no KL term at all.
         use_gate: False lets curiosity count however unsure the dynamics head is.
-        invalid, free_steps: what the penalty counts; see `Judge`.
+        invalid, free_steps, extra_step: what the penalty counts; see `Judge`.
+        scale: what advantages are divided by: the standard deviation of rewards in the group, that of the batch, or nothing.
         spares_cut: rollouts that ran into a limit get no negative advantage; False compares them like any other.
     """
 
@@ -66,6 +71,8 @@ class RftSettings:
     use_gate: bool = True
     invalid: Invalid = "failed"
     free_steps: int = FREE_STEPS
+    extra_step: float = PER_EXTRA_STEP
+    scale: Scale = "group"
     spares_cut: bool = True
     seed: int = 0
 

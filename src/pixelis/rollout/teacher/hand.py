@@ -60,6 +60,7 @@ class Habits:
         shake: jitter of what it points at, in the thing's longer side.
         blind: share of lists of candidates that leave some out or hold a place where nothing is, as coarse eyes write them.
         lost: share of searches that find nothing, look at the same places over again, and then give up; see `search._lost`.
+        terse: share of traces that leave checks out: they trust their eyes where those can tell, and read nothing twice.
     """
 
     miss: float = 0.02
@@ -67,6 +68,7 @@ class Habits:
     shake: float = 0.06
     blind: float = 0.3
     lost: float = 0.0
+    terse: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,11 @@ class Hand:
     """Shapes that were measured and the steps that did it, by a thing's number and the frame."""
     has_given_up: bool = False
     """A search came to nothing, on purpose."""
+    is_terse: bool = field(init=False)
+    """This trace leaves checks out."""
+
+    def __post_init__(self) -> None:
+        self.is_terse = bool(self.habits.terse) and self.rng.chance(self.habits.terse)
 
     # ------------------------------------------------------------ seeing
 

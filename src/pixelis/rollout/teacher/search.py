@@ -135,7 +135,7 @@ def list_boxes(what: str, boxes: Sequence[Sequence[int]]) -> str:
 def find(hand: Hand, name: str, frame: int = 0, *, only: Sequence[int] | None = None, lead: str = "", goal: str = "") -> Part:
     """Look for a thing by colour, list what may be it, and let PROP say the shape of one after another.
 
-    What was measured before is not measured again.
+    What was measured before is not measured again. A terse trace measures nothing of a thing that its eyes can tell.
 
     Args:
         name: "red star".
@@ -144,14 +144,20 @@ def find(hand: Hand, name: str, frame: int = 0, *, only: Sequence[int] | None = 
         goal: what the thing is looked for; said before the first try, where all that follows can see it.
 
     Returns:
-        (step that found it or None, the thing or None, what the next thought should begin with).
+        (arguments that point at it or None, the thing or None, what the next thought should begin with).
     """
     colour, _, shape = name.partition(" ")
     possible = [seen for seen in hand.candidates(colour, shape, frame) if only is None or seen.number in only]
     for seen in possible:
         said, step = hand.shapes.get((seen.number, frame), ("", 0))
         if said == shape:
-            return step, seen, f"{lead}{goal}Step {step} is the {name}. "
+            return {"ref": step}, seen, f"{lead}{goal}Step {step} is the {name}. "
+    trusted = trust(hand, possible, shape) if hand.is_terse else None
+    if trusted is not None:
+        places = {seen.number: hand.at(seen.box, frame) for seen in possible[:MAX_LISTED]}
+        listed = list_boxes(colour, [place["bbox_2d"] for place in places.values()])
+        place = places[trusted.number]
+        return place, trusted, f"{lead}{goal}{listed}The {name}: {place['bbox_2d']}. "
     untried = [seen for seen in possible if (seen.number, frame) not in hand.shapes]
     for listing in listings(hand, untried, frame, wanted=shape, name=name):
         opening = ("" if listing.is_further else goal) + listing.said(colour)
@@ -162,9 +168,19 @@ def find(hand: Hand, name: str, frame: int = 0, *, only: Sequence[int] | None = 
                 hand.shapes[seen.number, frame] = said or "", hand.step
             if said == shape:
                 hand.has_given_up = False
-                return hand.step, seen, f"Yes, step {hand.step} is the {name}. "
+                return {"ref": hand.step}, seen, f"Yes, step {hand.step} is the {name}. "
             lead = f"No, {said or 'nothing'}. "
     return None, None, lead
+
+
+def trust(hand: Hand, possible: Sequence[Seen], shape: str) -> Seen | None:
+    """The thing of a shape that eyes alone can tell, because it is clear or the only one that it can be; None where they cannot.
+
+    Args:
+        possible: what it may be, the likeliest first.
+    """
+    first = possible[0] if possible else None
+    return first if first is not None and first.shape == shape and (len(possible) == 1 or hand.is_clear(first)) else None
 
 
 def absent(name: str, lead: str) -> Final:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pixelis.data.world.asides import NUMBER_WORDS
 from pixelis.data.world.raster import SHAPES
 from pixelis.rollout.teacher.hand import CARD_MARGIN, Final, Hand, Part, Plan, seen_on
-from pixelis.rollout.teacher.search import absent, find, listings, value_of
+from pixelis.rollout.teacher.search import absent, find, listings, trust, value_of
 from pixelis.rollout.teacher.sums import choose_aloud
 
 
@@ -26,6 +28,10 @@ def _colour_of(hand: Hand, shape: str) -> Plan:
     things = [s for s in seen_on(hand.item, 0) if s.kind == "shape"]
     chosen = sorted(things, key=lambda s: not (s.shape == shape and hand.is_clear(s)))
     lead = f"What colour is the {shape}? "
+    trusted = trust(hand, chosen, shape) if hand.is_terse else None
+    if trusted is not None:
+        response = yield from hand.act(f"{lead}I see the {shape}.", "PROP", {"what": "colour", **hand.at(trusted.box)})
+        return Final(f"It is {value_of(response, 'colour')}.", str(value_of(response, "colour")))
     for listing in listings(hand, chosen, wanted=shape, name=shape):
         lead += listing.said("things")
         for number in range(len(listing.entries)):
@@ -39,10 +45,10 @@ def _colour_of(hand: Hand, shape: str) -> Plan:
 
 
 def spot(hand: Hand, name: str) -> Plan:
-    step, seen, lead = yield from find(hand, name, goal=f"Which spot is on the {name}? ")
+    place, seen, lead = yield from find(hand, name, goal=f"Which spot is on the {name}? ")
     if seen is None:
         return absent(name, lead)
-    yield from hand.act(f"{lead}I look closely.", "ZOOM", {"ref": step})
+    yield from hand.act(f"{lead}I look closely.", "ZOOM", place)
     inner = [t for t in hand.item.truth.objects if t.kind == "spot" and seen.box.intersect(t.box).area > 0]
     if not inner:
         return Final("I see no spot on it.", "there is no spot")
@@ -76,10 +82,10 @@ def size_compare(hand: Hand) -> Plan:
     areas: list[tuple[str, str]] = []
     lead = ""
     for name in names:
-        step, seen, lead = yield from find(hand, name, lead=lead, goal=f"How large is the {name}? ")
+        place, seen, lead = yield from find(hand, name, lead=lead, goal=f"How large is the {name}? ")
         if seen is None:
             return absent(name, lead)
-        response = yield from hand.act(f"{lead}I take its extent.", "SEG", {"ref": step})
+        response = yield from hand.act(f"{lead}I take its extent.", "SEG", place)
         areas.append((plain(response.get("area", 0.0)), name))
         lead = f"{areas[-1][0]}. "
     is_small = "small" in hand.item.question
@@ -108,10 +114,10 @@ def relation(hand: Hand) -> Plan:
     found = yield from _find_all(hand, names)
     if isinstance(found, Final):
         return found
-    steps, lead = found
+    places, lead = found
     if "closer" in question or "nearer" in question:
-        return (yield from _closer(hand, names, steps, lead))
-    response = yield from hand.act(f"{lead}How do they lie?", "PROP", {"what": "relation", "ref": steps[0], "other": steps[1]})
+        return (yield from _closer(hand, names, places, lead))
+    response = yield from hand.act(f"{lead}How do they lie?", "PROP", _between(*places))
     level = "left" in question or "right" in question
     said = str(value_of(response, "horizontal" if level else "vertical") or "")
     side = next((w for w in ("left", "right", "above", "below") if said.startswith(w)), "level")
@@ -124,24 +130,29 @@ def relation(hand: Hand) -> Plan:
 
 
 def _find_all(hand: Hand, names: list[str]) -> Part:
-    steps, lead = [], ""
+    places, lead = [], ""
     for name in names:
-        step, seen, lead = yield from find(hand, name, lead=lead, goal=f"Where is the {name}? ")
+        place, seen, lead = yield from find(hand, name, lead=lead, goal=f"Where is the {name}? ")
         if seen is None:
             return absent(name, lead)
-        steps.append(step)
-    return steps, lead
+        places.append(place)
+    return places, lead
 
 
-def _closer(hand: Hand, names: list[str], steps: list[int], lead: str) -> Plan:
+def _between(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Arguments that ask how two places lie to each other."""
+    return {"what": "relation", **one, "other": other["ref"] if "ref" in other else other["bbox_2d"]}
+
+
+def _closer(hand: Hand, names: list[str], places: list[dict[str, Any]], lead: str) -> Plan:
     """Both wordings name the anchor behind "closer to the" or "nearer to the"."""
     question = hand.item.question
     mark = question.find("closer to the") + question.find("nearer to the") + 1
     anchor = min(range(3), key=lambda i: question.find(names[i]) if question.find(names[i]) > mark else len(question))
     reach: list[tuple[str, str]] = []
     for i in (k for k in range(3) if k != anchor):
-        args = {"what": "relation", "ref": steps[i], "other": steps[anchor]}
-        response = yield from hand.act(f"{lead}How far is the {names[i]} from the {names[anchor]}?", "PROP", args)
+        asked = f"{lead}How far is the {names[i]} from the {names[anchor]}?"
+        response = yield from hand.act(asked, "PROP", _between(places[i], places[anchor]))
         reach.append((plain(value_of(response, "distance") or 9.0), names[i]))
         lead = f"{reach[-1][0]}. "
     thought, won = choose_aloud(reach, wants_large=False)

@@ -95,6 +95,13 @@ def _span_at(hand: Hand, spans: list[dict[str, Any]], box: Box) -> dict[str, Any
     return best if best is not None and overlap(best) > 0.25 * box.area else None
 
 
+def _number_at(hand: Hand, spans: list[dict[str, Any]], box: Box) -> tuple[int, list[int]] | None:
+    """The number that was read on a true text box, and where; None where the reader missed it."""
+    span = _span_at(hand, spans, box)
+    number = number_in(span["text"]) if span else None
+    return (number, span["bbox_2d"]) if number is not None else None
+
+
 UNREAD = Final("I cannot read it.", "I cannot tell")
 
 
@@ -108,6 +115,9 @@ def table(hand: Hand) -> Plan:
         return UNREAD
     cell = [col["bbox_2d"][0], row["bbox_2d"][1], col["bbox_2d"][2], row["bbox_2d"][3]]
     thought = f"Row {row['text'].lower()} {row['bbox_2d']}, column {col['text'].lower()} {col['bbox_2d']}."
+    known = _number_at(hand, spans, boxes[0])
+    if hand.is_terse and known is not None:
+        return Final(f"{thought} The cell {known[1]} says {known[0]}.", str(known[0]))
     response = yield from hand.act(thought, "OCR", {"bbox_2d": cell})
     number = number_in(joined(response))
     return Final(f"The cell says {number}.", str(number)) if number is not None else UNREAD
@@ -129,7 +139,13 @@ def _leader(hand: Hand) -> Plan:
     if not known:
         return UNREAD
     best, at = max(known, key=lambda pair: pair[0])
-    thought = f"{' '.join(str(n) for n, _ in known)}: the most is {best} {at}. I read its row."
+    thought = f"{' '.join(str(n) for n, _ in known)}: the most is {best} {at}."
+    beside = [s for s in spans if number_in(s["text"]) is None and s["bbox_2d"][1] < (at[1] + at[3]) / 2 < s["bbox_2d"][3]]
+    if hand.is_terse and beside:
+        name = min(beside, key=lambda s: s["bbox_2d"][0])
+        text = name["text"].lower()
+        return Final(f"{thought} Beside it {text} {name['bbox_2d']}. The row is {text}.", text)
+    thought += " I read its row."
     response = yield from hand.act(thought, "OCR", {"bbox_2d": [card[0], at[1], x0, at[3]]})
     text = next((s["text"].lower() for s in spans_of(response) if number_in(s["text"]) is None), "")
     return Final(f"The row is {text}.", text) if text else UNREAD
@@ -148,6 +164,12 @@ def chart(hand: Hand) -> Plan:
     labels = [_span_at(hand, spans, box) for box in boxes[0::3]]
     if any(label is None for label in labels):
         return UNREAD
+    known = [_number_at(hand, spans, box) for box in boxes[1::3]]
+    if hand.is_terse and all(known):
+        said = [
+            f"Bar {label['text'].lower()} {label['bbox_2d']}, {number} {at}." for label, (number, at) in zip(labels, known, strict=True)
+        ]
+        return _total(" ".join(said) + " ", [number for number, _ in known])
     values, lead = [], ""
     is_lying = _is_lying(boxes)
     for label in labels:
@@ -164,8 +186,13 @@ def chart(hand: Hand) -> Plan:
             return UNREAD
         values.append(number)
         lead = f"{number}. "
+    return _total(lead if len(values) > 1 else "", values)
+
+
+def _total(lead: str, values: list[int]) -> Final:
+    """The value of a bar, or the difference of two."""
     if len(values) == 1:
-        return Final(f"It is {values[0]}.", str(values[0]))
+        return Final(f"{lead}It is {values[0]}.", str(values[0]))
     return Final(lead + subtract_aloud(*values), str(abs(values[0] - values[1])))
 
 
@@ -191,7 +218,11 @@ def _extreme_bar(hand: Hand) -> Plan:
         strip = [card[0], max(0, at[1] - GAP // 4), at[2], at[3] + GAP // 4]
     else:
         strip = [max(0, at[0] - 2 * GAP), at[1], min(1000, at[2] + 2 * GAP), card[3]]
-    thought = f"{' '.join(str(n) for n, _ in known)}: the {word} is {best} {at}. I read its bar."
+    thought = f"{' '.join(str(n) for n, _ in known)}: the {word} is {best} {at}."
+    if hand.is_terse:
+        name = label["text"].lower()
+        return Final(f"{thought} Beside it {name} {label['bbox_2d']}. The bar is {name}.", name)
+    thought += " I read its bar."
     response = yield from hand.act(thought, "OCR", {"bbox_2d": strip})
     names = [s for s in spans_of(response) if number_in(s["text"]) is None]
     middle = (at[0] + at[2]) / 2

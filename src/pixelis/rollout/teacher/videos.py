@@ -14,11 +14,11 @@ _PLACES = ("top left", "top right", "bottom left", "bottom right")
 
 
 def _track(hand: Hand, name: str, goal: str, *, lead: str = "", only: tuple[int, ...] | None = None) -> Part:
-    """Find a thing on the first frame, take its extent, follow it; (step, response, lead), or a final turn when it is not there."""
-    step, seen, lead = yield from find(hand, name, only=only, lead=lead, goal=goal)
+    """Find a thing on the first frame, take its extent, follow it; (step, response), or a final turn when it is not there."""
+    place, seen, lead = yield from find(hand, name, only=only, lead=lead, goal=goal)
     if seen is None:
         return absent(name, lead)
-    yield from hand.act(f"{lead}I take its extent.", "SEG", {"ref": step})
+    yield from hand.act(f"{lead}I take its extent.", "SEG", place)
     response = yield from hand.act("I follow it.", "TRK", {"ref": hand.step})
     return hand.step, response
 
@@ -91,10 +91,11 @@ def kind_in(text: str) -> str:
 def _moment(hand: Hand, name: str, kind: str, lead: str = "") -> Part:
     """When a thing does something: the time as text, None for never; or a final turn when the thing is not there."""
     goal = f"When does the {name} {kind.removesuffix('s')}? "
-    step, seen, lead = yield from find(hand, name, hand.last_frame if kind == "appears" else 0, lead=lead, goal=goal)
+    place, seen, lead = yield from find(hand, name, hand.last_frame if kind == "appears" else 0, lead=lead, goal=goal)
     if seen is None:
         return absent(name, lead)
-    response = yield from hand.act(f"{lead}When does it {kind.removesuffix('s')}?", "TEMP", {"event": kind, "ref": step})
+    where = {key: value for key, value in place.items() if key != "frame"}  # TEMP looks at all of them
+    response = yield from hand.act(f"{lead}When does it {kind.removesuffix('s')}?", "TEMP", {"event": kind, **where})
     segments = response.get("segments", [])
     if not segments:
         return None
