@@ -205,11 +205,8 @@ def test_what_cannot_be_joined_is_said(tmp_path):
     run(ScriptedPolicy(looking), num_items=3, out_folder=tmp_path / "a")
     run(ScriptedPolicy(looking), first=4, num_items=2, out_folder=tmp_path / "gap")
     run(ScriptedPolicy(looking), first=3, num_items=2, seed=1, out_folder=tmp_path / "other")
-    for parts, says in (
-        (["a"], "nothing to join"),
-        (["a", "gap"], "0 to 2 and .* goes on at 4"),
-        (["a", "other"], "items.seed 1 instead of 0"),
-    ):
+    wrong = {("a",): "nothing to join", ("a", "gap"): "0 to 2 and .* goes on at 4", ("a", "other"): "items.seed 1 instead of 0"}
+    for parts, says in wrong.items():
         with pytest.raises(DataError, match=says):
             join([tmp_path / part for part in parts], tmp_path / "out")
     lines = (tmp_path / "gap" / "trajectories.jsonl").read_bytes().splitlines(keepends=True)

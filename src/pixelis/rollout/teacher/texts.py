@@ -166,10 +166,9 @@ def chart(hand: Hand) -> Plan:
         return UNREAD
     known = [_number_at(hand, spans, box) for box in boxes[1::3]]
     if hand.is_terse and all(known):
-        said = [
-            f"Bar {label['text'].lower()} {label['bbox_2d']}, {number} {at}." for label, (number, at) in zip(labels, known, strict=True)
-        ]
-        return _total(" ".join(said) + " ", [number for number, _ in known])
+        pairs = zip(labels, known, strict=True)
+        said = "".join(f"Bar {label['text'].lower()} {label['bbox_2d']}, {number} {at}. " for label, (number, at) in pairs)
+        return _total(said, [number for number, _ in known])
     values, lead = [], ""
     is_lying = _is_lying(boxes)
     for label in labels:
