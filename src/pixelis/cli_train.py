@@ -189,32 +189,34 @@ def rft(
     ] = None,
     checkpoint: Annotated[str | None, typer.Option(help="Where to start from; the recipe says unless given.")] = None,
     adapter: Annotated[str | None, typer.Option(help="The trained adapter that learns on; the recipe says unless given.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that roll out; the recipe says unless given.")] = None,
 ) -> None:
     """Phase 2: reinforcement with curiosity and coherence under a KL corridor."""
     from pixelis.agent import make_executor
-    from pixelis.policy.vlm import VlmPolicy
     from pixelis.rewards.groups import RewardWeights
     from pixelis.tools.toolbox import resolved
     from pixelis.train.corridor import CorridorSettings
     from pixelis.train.rft import run_rft
     from pixelis.train.rft_state import RftSettings
-    from pixelis.train.start import load_learner
+    from pixelis.train.start import make_sampler
 
     wanted = load_recipe_as(RftRecipe, recipe)
-    values = wanted.rft.model_dump()
+    values = wanted.rft.model_dump() | ({} if workers is None else {"workers": workers})
     weights = RewardWeights(values.pop("curiosity_weight"), values.pop("structure_weight"))
     settings = RftSettings(**values, weights=weights, corridor=CorridorSettings(**wanted.corridor.model_dump()), seed=wanted.seed)
     tools = resolved(wanted.tools)
-    started = load_learner(
+    make = partial(
+        make_sampler,
         checkpoint or wanted.checkpoint,
-        wanted.lora,
+        lora=wanted.lora,
         adapter=adapter or wanted.adapter,
         dtype=wanted.dtype,
-        gradient_checkpointing=wanted.gradient_checkpointing,
+        max_new_tokens=wanted.max_new_tokens,
     )
-    policy = VlmPolicy(started, temperature=1.0, top_p=1.0, max_new_tokens=wanted.max_new_tokens, num_slots=wanted.rft.num_parallel)
+    policy = make(gradient_checkpointing=wanted.gradient_checkpointing, num_slots=wanted.rft.num_parallel)
+    copy = partial(make, device="cpu", num_slots=wanted.rft.group)
     try:
-        run_rft(policy, make_executor(tools), tools, out or wanted.out, settings, log=_log)
+        run_rft(policy, make_executor(tools), tools, out or wanted.out, settings, make_copy=copy, log=_log)
     finally:
         policy.close()
 

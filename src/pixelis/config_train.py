@@ -223,9 +223,11 @@ class RftTable(Table):
     probe_every: int = Field(default=20, ge=1)
     save_every_s: float = Field(default=300.0, ge=0)
     num_parallel: int = Field(default=16, ge=1)
+    workers: int = Field(default=0, ge=0)
     use_corridor: bool = True
     use_gate: bool = True
     invalid: Literal["failed", "untrue"] = "failed"
+    invalid_call: float = Field(default=0.30, ge=0)
     free_steps: int = Field(default=6, ge=0)
     extra_step: float = Field(default=0.02, ge=0)
     scale: Literal["group", "batch", "none"] = "group"

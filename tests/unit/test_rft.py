@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,7 +25,7 @@ from pixelis.train.rft import run_rft
 from pixelis.train.rft_record import alarm_of
 from pixelis.train.rft_reward import Judge
 from pixelis.train.rft_state import Progress, RftSettings
-from pixelis.train.start import load_learner
+from pixelis.train.start import load_learner, make_sampler
 from pixelis.train.vocabulary import make_vocabulary
 
 SIZES = {"hidden": 48, "num_layers": 3, "num_heads": 3, "num_kv_heads": 3, "vision_hidden": 32, "vision_layers": 1, "num_deepstack": 0}
@@ -47,7 +48,7 @@ class NoE(Judge):
         return replace(parts, total_N=np.array([-float(sum(step.text.count("e") for step in one.trajectory.steps)) for one in seen]))
 
 
-def train(born, out, settings=SETTINGS, *, log=lambda _: None, blind=False, **sampling):
+def train(born, out, settings=SETTINGS, *, log=lambda _: None, blind=False, make_copy=None, **sampling):
     tools = resolved(ToolSettings())
     learner = load_learner(born)
     if blind:
@@ -57,7 +58,7 @@ def train(born, out, settings=SETTINGS, *, log=lambda _: None, blind=False, **sa
     policy = VlmPolicy(learner, max_new_tokens=12, **sampling)
     try:
         judge = NoE(SIZES["hidden"], seed=settings.seed)
-        return run_rft(policy, make_executor(tools), tools, out, settings, judge=judge, log=log)
+        return run_rft(policy, make_executor(tools), tools, out, settings, judge=judge, make_copy=make_copy, log=log)
     finally:
         policy.close()
 
@@ -115,6 +116,23 @@ def test_a_killed_run_goes_on_to_the_same_bytes(born, trained, tmp_path):
     assert clean[0] == clean[1]
 
 
+def test_workers_roll_out_with_the_weights_of_now(born, tmp_path):
+    """One process or two: the same bytes; and the sampler's log-probabilities are those of the weights that learn, in every update."""
+    copy = partial(make_sampler, born, max_new_tokens=12, num_slots=3, device="cpu")
+    for count in (1, 2):
+        rows = []
+        train(born, tmp_path / str(count), replace(SETTINGS, workers=count), log=rows.append, make_copy=copy)
+        assert [row["update"] for row in rows] == [0, 1, 2] and all(row["mismatch"] < 1e-3 for row in rows)
+        assert all(row["rollouts"] == 6 and row["used"] > 0 for row in rows_of(tmp_path / str(count)))
+    one, two = weights_of(tmp_path / "1"), weights_of(tmp_path / "2")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_workers_need_copies(born, tmp_path):
+    with pytest.raises(ConfigError, match="2 workers need copies"):
+        train(born, tmp_path / "none", replace(SETTINGS, workers=2))
+
+
 def test_what_cannot_be_learnt_from_is_refused(born, trained, tmp_path):
     with pytest.raises(ConfigError, match="temperature = 1"):
         train(born, tmp_path / "cold", temperature=0.7)
@@ -140,13 +158,20 @@ def test_alarms_say_what_collapsed():
 
 
 @pytest.mark.parametrize(
-    ("invalid", "free", "extra", "cost"),
-    [("failed", 6, 0.02, 0.3), ("untrue", 6, 0.02, 0.9), ("untrue", 1, 0.02, 0.98), ("failed", 0, 0.02, 0.4), ("failed", 1, 0.05, 0.5)],
+    ("fines", "cost"),
+    [
+        ({}, 0.3),  # the paper's: 0.30 for a call that failed, six free steps
+        ({"invalid": "untrue"}, 0.9),
+        ({"invalid": "untrue", "free_steps": 1}, 0.98),
+        ({"free_steps": 0}, 0.4),
+        ({"free_steps": 1, "extra_step": 0.05}, 0.5),
+        ({"invalid": "untrue", "invalid_call": 0.1}, 0.3),
+    ],
 )
-def test_what_the_penalty_counts(invalid, free, extra, cost):
-    """Five steps, one of which failed and two more of which are not true: 0.30 for each that counts, and each beyond the free ones."""
+def test_what_the_penalty_counts(fines, cost):
+    """Five steps, one of which failed and two more of which are not true."""
     one = SimpleNamespace(num_steps=5, num_failed=1, num_untrue=3)
-    assert Judge(8, invalid=invalid, free_steps=free, extra_step=extra)._cost(one) == pytest.approx(cost)
+    assert Judge(8, **fines)._cost(one) == pytest.approx(cost)
 
 
 def test_groups_are_compared_within_themselves():

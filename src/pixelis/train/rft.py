@@ -7,8 +7,8 @@ compare within groups, take one step within the KL corridor, and record it all. 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from pixelis.tools.execute import Executor
 from pixelis.tools.settings import ToolSettings
 from pixelis.train.bank import FeatureBank
 from pixelis.train.corridor import regulate
+from pixelis.train.crew import Crew, Equipment, Prompt, crew
 from pixelis.train.grpo import kl_of
 from pixelis.train.optim import set_rate
 from pixelis.train.packing import pack_rollouts
@@ -50,6 +51,7 @@ def run_rft(
     settings: RftSettings = RftSettings(),
     *,
     judge: Judge | None = None,
+    make_copy: Callable[[], VlmPolicy] | None = None,
     log: Callable[[dict], None] = print,
 ) -> Path:
     """Train a policy by reinforcement and write its checkpoint.
@@ -59,13 +61,16 @@ def run_rft(
         executor: the tools, made from `tool_settings`.
         out: new, or the folder of a run of the same settings that was cut short, which then goes on.
         judge: gives the rewards instead of the one that the settings describe.
+        make_copy: builds the policy once more, as it is at the start, for workers; needed where `settings.workers` is not 0.
 
     Raises:
-        ConfigError: the policy does not sample from its whole distribution, or `out` holds a run of other settings.
+        ConfigError: the policy does not sample from its whole distribution, `out` holds a run of other settings, or workers have no copy.
         DataError: training and sampler see different things three updates in a row, or the policy is blind.
     """
     if policy.sampling.temperature != 1.0 or policy.sampling.top_p != 1.0:
         raise ConfigError("reinforcement learns from what the policy itself would say: set temperature = 1 and top_p = 1")
+    if settings.workers and make_copy is None:
+        raise ConfigError(f"{settings.workers} workers need copies of the policy: give make_copy, or workers = 0")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     claim(out, policy, settings)
@@ -74,15 +79,17 @@ def run_rft(
     hidden = policy.checkpoint.base.config.text_config.hidden_size
     judge = judge or Judge(
         hidden, settings.curiosity, settings.structure, settings.weights, use_gate=settings.use_gate, invalid=settings.invalid,
-        free_steps=settings.free_steps, extra_step=settings.extra_step, seed=settings.seed,
+        invalid_call=settings.invalid_call, free_steps=settings.free_steps, extra_step=settings.extra_step, seed=settings.seed,
     )  # fmt: skip
     progress = resume(out, learner, judge, settings)
     limits = Limits(max_steps=settings.max_steps)
-    runner = Runner(policy, executor, settings=tool_settings, limits=limits, num_parallel=settings.num_parallel)
     saved = time.monotonic()
-    with journal(out / "metrics.jsonl", progress.update) as write:
+    with journal(out / "metrics.jsonl", progress.update) as write, ExitStack() as stack:
+        sampler: Runner | Crew = Runner(policy, executor, settings=tool_settings, limits=limits, num_parallel=settings.num_parallel)
+        if settings.workers:
+            sampler = stack.enter_context(crew(settings.workers, Equipment(make_copy, tool_settings, limits)))
         while progress.update < settings.updates:
-            row = one_update(policy, runner, bank, learner, judge, progress, settings)
+            row = one_update(policy, sampler, bank, learner, judge, progress, settings)
             progress.update += 1
             write(row)
             log(short_row(row, settings))
@@ -94,16 +101,19 @@ def run_rft(
 
 
 def one_update(
-    policy: VlmPolicy, runner: Runner, bank: FeatureBank, learner: PolicyLearner, judge: Judge, progress: Progress, settings: RftSettings
+    policy: VlmPolicy,
+    sampler: Runner | Crew,
+    bank: FeatureBank,
+    learner: PolicyLearner,
+    judge: Judge,
+    progress: Progress,
+    settings: RftSettings,
 ) -> dict[str, Any]:
     """One turn of the loop; returns the row of the journal."""
     clock = Clock()
     items = [_item(progress.update * settings.prompts + k, settings) for k in range(settings.prompts)]
-    with _tasks(items) as tasks:
-        clock.lap("media")
-        jobs = [(task, settings.seed + 1 + g) for task in tasks for g in range(settings.group)]
-        rollouts = runner.run(jobs)
-        clock.lap("rollouts")
+    with ExitStack() as media:
+        tasks, rollouts = _sample(policy, sampler, items, settings, media, clock)
         seen, num_lost = _seen(policy, bank, items, tasks, rollouts, settings.group)
     with policy.paused():
         measured = learner.measure([one.example for one in seen])
@@ -144,11 +154,27 @@ def _item(number: int, settings: RftSettings) -> Item:
     return make_item("train", number, seed=settings.world_seed, family=names[number % len(names)])
 
 
-@contextmanager
-def _tasks(items: Sequence[Item]) -> Iterator[list[Task]]:
-    with ExitStack() as stack:
-        media = [stack.enter_context(open_medium(render(item), name=item.medium_name)) for item in items]
-        yield [Task(question=item.prompt, medium=medium, id=item.id) for item, medium in zip(items, media, strict=True)]
+def _sample(
+    policy: VlmPolicy, sampler: Runner | Crew, items: Sequence[Item], settings: RftSettings, media: ExitStack, clock: Clock
+) -> tuple[list[Task], list[Rollout]]:
+    """The prompts, their media open as long as `media` is, and the rollouts of each, one prompt's after another's."""
+    seeds = tuple(settings.seed + 1 + g for g in range(settings.group))
+    if isinstance(sampler, Crew):
+        answered = sampler.answer(policy, [Prompt(item, seeds) for item in items])
+        clock.lap("rollouts")
+        tasks = _tasks(items, [one.medium for one in answered], media)
+        clock.lap("media")
+        return tasks, [rollout for one in answered for rollout in one.rollouts]
+    tasks = _tasks(items, [render(item) for item in items], media)
+    clock.lap("media")
+    rollouts = sampler.run([(task, seed) for task in tasks for seed in seeds])
+    clock.lap("rollouts")
+    return tasks, rollouts
+
+
+def _tasks(items: Sequence[Item], data: Sequence[bytes], media: ExitStack) -> list[Task]:
+    opened = [media.enter_context(open_medium(one, name=item.medium_name)) for item, one in zip(items, data, strict=True)]
+    return [Task(question=item.prompt, medium=medium, id=item.id) for item, medium in zip(items, opened, strict=True)]
 
 
 def _seen(

@@ -25,7 +25,7 @@ from pixelis.rewards.coherence import adjacent_cosines, coherence
 from pixelis.rewards.curiosity import curiosity, gate, mean_curiosity, surprise
 from pixelis.rewards.earning import earning_steps
 from pixelis.rewards.groups import RewardWeights, pixel_reasoner_bonus, total_reward
-from pixelis.rewards.penalty import FREE_STEPS, PER_EXTRA_STEP, penalty
+from pixelis.rewards.penalty import FREE_STEPS, PER_EXTRA_STEP, PER_INVALID_CALL, penalty
 from pixelis.rewards.priors import ARGUMENT_PRIORS, next_step_infonce
 from pixelis.rewards.running import FamilyStatistics, Running
 from pixelis.rollout.pack import Example
@@ -102,7 +102,7 @@ class Judge:
         hidden: size of the model's states.
         curiosity, structure: which term, by name.
         use_gate: whether uncertainty closes curiosity's gate.
-        invalid: which calls are fined: those that failed, or also those whose result is not true.
+        invalid: which calls are fined `invalid_call` each: those that failed, or also those whose result is not true.
         free_steps: that cost nothing; each further one costs `extra_step`.
     """
 
@@ -113,6 +113,7 @@ class Judge:
     rate: float = 1e-3
     use_gate: bool = True
     invalid: Invalid = "failed"
+    invalid_call: float = PER_INVALID_CALL
     free_steps: int = FREE_STEPS
     extra_step: float = PER_EXTRA_STEP
     seed: int = 0
@@ -190,7 +191,8 @@ class Judge:
 
     def _cost(self, one: Seen) -> float:
         num_invalid = one.num_untrue if self.invalid == "untrue" else one.num_failed
-        return penalty(num_invalid, one.num_steps, per_extra=self.extra_step, free_steps=self.free_steps)
+        fines = {"per_invalid": self.invalid_call, "per_extra": self.extra_step, "free_steps": self.free_steps}
+        return penalty(num_invalid, one.num_steps, **fines)
 
     def _bonus(self, seen: Sequence[Seen]) -> np.ndarray:
         bonus = np.zeros(len(seen))

@@ -13,7 +13,7 @@ import torch
 from pixelis.core.errors import ConfigError
 from pixelis.policy.vlm import VlmPolicy
 from pixelis.rewards.groups import RewardWeights
-from pixelis.rewards.penalty import FREE_STEPS, PER_EXTRA_STEP
+from pixelis.rewards.penalty import FREE_STEPS, PER_EXTRA_STEP, PER_INVALID_CALL
 from pixelis.rewards.running import FamilyStatistics
 from pixelis.train.corridor import CorridorSettings, CorridorState
 from pixelis.train.policy_learner import PolicyLearner
@@ -41,9 +41,11 @@ class RftSettings:
         max_steps: of a rollout.
         max_mismatch: mean |log p of training - log p of the sampler| in nats beyond which an update is not taken.
         probe_every: updates between looks at what the policy says without pixels.
+        num_parallel: rollouts under way at once.
+        workers: processes that roll out, one prompt each at a time; 0 does it in this one, all prompts at once.
         use_corridor: False keeps beta as it is; then 0 is no KL term at all.
         use_gate: False lets curiosity count however unsure the dynamics head is.
-        invalid, free_steps, extra_step: what the penalty counts; see `Judge`.
+        invalid, invalid_call, free_steps, extra_step: what the penalty counts; see `Judge`.
         scale: what advantages are divided by: the standard deviation of rewards in the group, that of the batch, or nothing.
         spares_cut: rollouts that ran into a limit get no negative advantage; False compares them like any other.
     """
@@ -67,9 +69,11 @@ class RftSettings:
     probe_every: int = 20
     save_every_s: float = 300.0
     num_parallel: int = 16
+    workers: int = 0
     use_corridor: bool = True
     use_gate: bool = True
     invalid: Invalid = "failed"
+    invalid_call: float = PER_INVALID_CALL
     free_steps: int = FREE_STEPS
     extra_step: float = PER_EXTRA_STEP
     scale: Scale = "group"

@@ -55,6 +55,16 @@ def load_learner(
     return replace(loaded, model=add_adapters(loaded.model, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout))
 
 
+def make_sampler(where: str | Path, *, max_new_tokens: int, num_slots: int, **options: Any) -> VlmPolicy:
+    """A policy that samples from its whole distribution, and learns.
+
+    Args:
+        options: see `load_learner`.
+    """
+    started = load_learner(where, **options)
+    return VlmPolicy(started, temperature=1.0, top_p=1.0, max_new_tokens=max_new_tokens, num_slots=num_slots)
+
+
 def save_whole(checkpoint: Checkpoint, out: str | Path, *, prompting: Prompting | None = None) -> Path:
     """Write a checkpoint that was trained whole, with tokenizer and image processor, and how it is prompted where that is known."""
     checkpoint.base.save_pretrained(out)
