@@ -205,6 +205,7 @@ class RftTable(Table):
     """See `pixelis.train.rft_state.RftSettings`."""
 
     updates: int = Field(default=200, ge=1)
+    minutes: float | None = Field(default=None, gt=0)
     prompts: int = Field(default=8, ge=1)
     group: int = Field(default=6, ge=2)
     top: int | None = Field(default=None, ge=1)

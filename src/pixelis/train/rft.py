@@ -6,6 +6,7 @@ compare within groups, take one step within the KL corridor, and record it all. 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -30,7 +31,7 @@ from pixelis.train.bank import FeatureBank
 from pixelis.train.corridor import regulate
 from pixelis.train.crew import Crew, Equipment, Prompt, crew
 from pixelis.train.grpo import kl_of
-from pixelis.train.optim import set_rate
+from pixelis.train.optim import set_rate, share_done
 from pixelis.train.packing import pack_rollouts
 from pixelis.train.policy_learner import Measured, PolicyLearner, UpdateFacts, sampler_mismatch
 from pixelis.train.rft_record import Clock, journal, short_row, update_row
@@ -88,9 +89,11 @@ def run_rft(
         sampler: Runner | Crew = Runner(policy, executor, settings=tool_settings, limits=limits, num_parallel=settings.num_parallel)
         if settings.workers:
             sampler = stack.enter_context(crew(settings.workers, Equipment(make_copy, tool_settings, limits)))
-        while progress.update < settings.updates:
+        while _share_done(progress, settings) < 1:
+            begun = time.monotonic()
             row = one_update(policy, sampler, bank, learner, judge, progress, settings)
             progress.update += 1
+            progress.seconds += time.monotonic() - begun
             write(row)
             log(short_row(row, settings))
             if time.monotonic() - saved > settings.save_every_s:
@@ -134,7 +137,7 @@ def one_update(
         progress.num_blocked = progress.num_blocked + 1 if is_held else 0
         if progress.num_blocked >= 3:
             raise DataError(f"training and sampler disagree by {mismatch:.4f} nats per token, three updates in a row: nothing was learnt")
-        set_rate(learner.optimizer, progress.update / settings.updates)
+        set_rate(learner.optimizer, _share_done(progress, settings))
         beta = progress.corridor.beta if settings.use_corridor else settings.beta
         facts = [] if is_held else _learn(learner, seen, measured, gain, beta, settings.minibatches, seed)
         dynamics = judge.learn(seen, seed=seed)
@@ -144,6 +147,10 @@ def one_update(
     gates = {"kl": kl, "beta": beta, "mismatch": mismatch, "is_held": is_held, "sight": sight}
     others = {"composite_share": composite, "dynamics_loss": dynamics, "num_lost": num_lost, "seconds": clock.laps}
     return update_row(seen, parts, groups, facts, _entropy(measured), progress) | gates | others
+
+
+def _share_done(progress: Progress, settings: RftSettings) -> float:
+    return share_done(progress.update, settings.updates, progress.seconds, settings.minutes or math.inf)
 
 
 # ---------------------------------------------------------------- sampling

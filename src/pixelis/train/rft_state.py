@@ -33,6 +33,7 @@ class RftSettings:
     """Values of a run; `recipes/nano/rft.toml` says where each comes from.
 
     Args:
+        minutes: the run ends after so many, if that is sooner; the schedule of rates follows the clock then, and bytes may differ.
         prompts, group: prompts of an update, and rollouts of each.
         top: rollouts of a group that are learnt from, those furthest from its mean; all when None.
         minibatches: optimiser steps over one set of rollouts.
@@ -51,6 +52,7 @@ class RftSettings:
     """
 
     updates: int = 200
+    minutes: float | None = None
     prompts: int = 8
     group: int = 6
     top: int | None = None
@@ -94,6 +96,8 @@ class Progress:
     corridor: CorridorState = field(default_factory=CorridorState.start)
     first_tool_rate: float | None = None
     first_entropy: float | None = None
+    seconds: float = 0.0
+    """Spent so far."""
     num_blocked: int = 0
     """Updates in a row that the mismatch gate held back."""
 
