@@ -232,6 +232,7 @@ class RftTable(Table):
     free_steps: int = Field(default=6, ge=0)
     extra_step: float = Field(default=0.02, ge=0)
     scale: Literal["group", "batch", "none"] = "group"
+    negative: float = Field(default=1.0, ge=0)
     spares_cut: bool = True
 
 

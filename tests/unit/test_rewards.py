@@ -134,6 +134,10 @@ def test_advantages_by_hand():
     assert top.is_used_G.tolist() == [True, False, False, False]
     scaled = advantages(np.array([1.0, 0.9]), scale=0.5)  # of its own std, 0.05, it would be 1 and -1
     assert np.allclose(scaled.advantage_G, np.array([0.05, -0.05]) / 0.5001)
+    half = advantages(np.array([1.0, 0.0]), negative=0.5)
+    assert half.advantage_G[1] == -half.advantage_G[0] / 2 and half.is_used_G.all()
+    better = advantages(np.array([1.0, 0.0]), negative=0.0)
+    assert better.is_used_G.tolist() == [True, False] and better.advantage_G[1] == 0
     flat = advantages(np.array([0.7, 0.7]))
     assert flat.is_flat and not flat.is_used_G.any()
     for bad in (np.array([1.0]), np.array([1.0, math.nan])):

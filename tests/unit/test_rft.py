@@ -128,6 +128,12 @@ def test_workers_roll_out_with_the_weights_of_now(born, tmp_path):
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+def test_a_run_may_end_by_the_clock(born, tmp_path):
+    train(born, tmp_path / "short", replace(SETTINGS, minutes=1e-4))
+    assert [row["update"] for row in rows_of(tmp_path / "short")] == [0]  # the first never depends on the clock
+    assert (tmp_path / "short" / "model.safetensors").is_file()
+
+
 def test_workers_need_copies(born, tmp_path):
     with pytest.raises(ConfigError, match="2 workers need copies"):
         train(born, tmp_path / "none", replace(SETTINGS, workers=2))

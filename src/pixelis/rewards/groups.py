@@ -61,7 +61,7 @@ class Advantages:
 
 
 def advantages(
-    reward_G: np.ndarray, is_cut_G: np.ndarray | None = None, *, scale: float | None = None, top: int | None = None
+    reward_G: np.ndarray, is_cut_G: np.ndarray | None = None, *, scale: float | None = None, top: int | None = None, negative: float = 1.0
 ) -> Advantages:
     """(R - mean) / (std + epsilon) over a group.
 
@@ -69,6 +69,7 @@ def advantages(
         is_cut_G: rollouts that ran into a limit: what they would have come to is unknown, so they get no negative advantage.
         scale: divides instead of the group's own std, which makes as much of a group whose rewards hardly differ as of any other.
         top: keep so many, those furthest from the mean (the most informative); all when None.
+        negative: weight of negative advantages; 0 leaves those rollouts out, and the others are imitated by how much better they are.
 
     Raises:
         ValueError: a group of one, which has no comparison, or a reward that is not finite.
@@ -86,4 +87,7 @@ def advantages(
     used[np.argsort(-np.abs(advantage), kind="stable")[: top or len(reward)]] = True
     if is_cut_G is not None:
         used &= ~(np.asarray(is_cut_G, bool) & (advantage < 0))
+    if negative == 0:
+        used &= advantage >= 0
+    advantage = np.where(advantage < 0, negative * advantage, advantage)
     return Advantages(np.where(used, advantage, 0.0), used, False)

@@ -210,7 +210,7 @@ def _compare(seen: Sequence[Seen], parts: Parts, settings: RftSettings) -> tuple
         if len(rows) < 2:
             continue
         spared = np.array([settings.spares_cut and seen[k].is_cut for k in rows])
-        found = advantages(parts.total_N[rows], spared, scale=scale, top=settings.top)
+        found = advantages(parts.total_N[rows], spared, scale=scale, top=settings.top, negative=settings.negative)
         groups.append(found)
         gain[rows[found.is_used_G]] = found.advantage_G[found.is_used_G]
     return groups, gain

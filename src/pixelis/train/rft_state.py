@@ -25,6 +25,9 @@ HEADS_FILE, STATISTICS_FILE = "step_heads.safetensors", "step_statistics.json"
 """The step heads of a finished run, and the statistics that go with them: later phases judge by both, frozen."""
 
 
+MAY_DIFFER = ("save_every_s", "minutes")
+"""A run may go on with other values of these."""
+
 Scale = Literal["group", "batch", "none"]
 
 
@@ -48,6 +51,7 @@ class RftSettings:
         use_gate: False lets curiosity count however unsure the dynamics head is.
         invalid, invalid_call, free_steps, extra_step: what the penalty counts; see `Judge`.
         scale: what advantages are divided by: the standard deviation of rewards in the group, that of the batch, or nothing.
+        negative: weight of negative advantages.
         spares_cut: rollouts that ran into a limit get no negative advantage; False compares them like any other.
     """
 
@@ -79,6 +83,7 @@ class RftSettings:
     free_steps: int = FREE_STEPS
     extra_step: float = PER_EXTRA_STEP
     scale: Scale = "group"
+    negative: float = 1.0
     spares_cut: bool = True
     seed: int = 0
 
@@ -103,9 +108,8 @@ class Progress:
 
 
 def claim(out: Path, policy: VlmPolicy, settings: RftSettings) -> None:
-    about = json.loads(
-        json.dumps({"settings": {k: v for k, v in asdict(settings).items() if k != "save_every_s"}, "start": policy.info.version})
-    )
+    own = {key: value for key, value in asdict(settings).items() if key not in MAY_DIFFER}
+    about = json.loads(json.dumps({"settings": own, "start": policy.info.version}))
     path = out / "run.json"
     if not path.is_file():
         path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
