@@ -233,6 +233,7 @@ class RftTable(Table):
     extra_step: float = Field(default=0.02, ge=0)
     scale: Literal["group", "batch", "none"] = "group"
     negative: float = Field(default=1.0, ge=0)
+    credit: Literal["rollout", "turn"] = "rollout"
     spares_cut: bool = True
 
 

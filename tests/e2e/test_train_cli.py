@@ -146,7 +146,8 @@ def test_the_recipes_are_read(path):
     from pixelis import config, config_train, config_ttrl, reproduce, study
 
     kind = {
-        "cota": config_train.CotaRecipe, "cota_lost": config_train.CotaRecipe, "sft_lost": config_train.SftRecipe,
+        "cota": config_train.CotaRecipe, "cota_lost": config_train.CotaRecipe, "cota_terse": config_train.CotaRecipe,
+        "sft_lost": config_train.SftRecipe, "sft_terse": config_train.SftRecipe,
         "sight": config_train.SightRecipe, "primer": config_train.PrimerRecipe,
         "sft": config_train.SftRecipe, "sft_all": config_train.SftRecipe, "rft": config_train.RftRecipe, "ttrl": config_ttrl.AdaptRecipe,
         "ttrl_calibrate": config_ttrl.AdaptRecipe, "reproduce": reproduce.ReproduceRecipe, "eval": config.Recipe,

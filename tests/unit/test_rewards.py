@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pixelis.rewards.answer import anls, exact, is_flood, relative_accuracy
 from pixelis.rewards.coherence import adjacent_cosines, coherence
 from pixelis.rewards.curiosity import curiosity, gate, mean_curiosity, surprise
-from pixelis.rewards.groups import RewardWeights, advantages, pixel_reasoner_bonus, standardised, total_reward
-from pixelis.rewards.penalty import penalty
+from pixelis.rewards.groups import EPSILON, RewardWeights, advantages, pixel_reasoner_bonus, standardised, total_reward, turn_advantages
+from pixelis.rewards.penalty import fines, penalty
 from pixelis.rewards.priors import argument_l2, argument_tv, next_step_infonce
 from pixelis.rewards.running import FamilyStatistics, Running
 
@@ -170,3 +170,25 @@ def test_answers_by_hand():
 def test_floods_are_told():
     assert is_flood("<answer>a</answer><answer>b</answer>") and is_flood("x" * 1001)
     assert not is_flood("It is red.\n<answer>red</answer>")
+
+
+def test_turns_are_charged_with_what_they_lead_to():
+    """One rollout is right after an invalid first step, the other wrong after a valid one: rewards 1 and 0, fines 0.3 and 0.
+
+    Ahead of the first turns lie 0.3 and 0, mean 0.15; ahead of the answers nothing. First turns: 0.5 - 0.15 and its opposite; answers: 0.5.
+    """
+    one, two = turn_advantages(np.array([1.0, 0.0]), [np.array([0.3]), np.array([0.0])], scale=1 - EPSILON)
+    assert np.allclose(one, [0.35, 0.5]) and np.allclose(two, [-0.35, -0.5])
+    assert np.allclose(one[0], advantages(np.array([0.7, 0.0]), scale=1 - EPSILON).advantage_G[0])
+    one, two = turn_advantages(np.array([1.0, 1.0]), [np.array([0.0, 0.3]), np.zeros(0)], scale=1 - EPSILON)
+    assert np.allclose(one, [-0.15, -0.15, 0]) and np.allclose(two, [0.15])  # with the fine behind it, the answer is as good
+    one, _ = turn_advantages(np.array([1.0, 1.0]), [np.array([0.0, 0.3]), np.zeros(0)], scale=1 - EPSILON, negative=0.5)
+    assert np.allclose(one, [-0.075, -0.075, 0])
+    assert np.allclose(turn_advantages(np.array([1.0, 0.0]), [np.zeros(1), np.zeros(1)])[0], 1, atol=1e-3)  # over the group's own deviation
+    with pytest.raises(ValueError, match="two finite"):
+        turn_advantages(np.array([1.0]), [np.zeros(1)])
+
+
+@given(st.lists(st.booleans(), max_size=12), st.integers(0, 8))
+def test_fines_sum_to_the_penalty(is_invalid, free):
+    assert fines(is_invalid, free_steps=free).sum() == pytest.approx(penalty(sum(is_invalid), len(is_invalid), free_steps=free))

@@ -203,6 +203,24 @@ def test_what_advantages_are_divided_by(scale, gains):
     assert gain == pytest.approx([gains[0], -gains[0], gains[1], -gains[1]], rel=3e-3)
 
 
+def test_credit_by_turn_lies_on_the_tokens_of_the_turn():
+    """Turns of 2 and 3 tokens after a fine of 0.3, and one of 4 without: the answer's turn is not charged with what lies behind it."""
+    runs = [[SimpleNamespace(role="policy", ids=[0] * n) for n in lengths] for lengths in ((2, 3), (4,))]
+    runs[0].insert(1, SimpleNamespace(role="tool", ids=[0] * 9))
+    seen = [SimpleNamespace(group=0, trajectory=SimpleNamespace(tokens=run)) for run in runs] + [SimpleNamespace(group=1, trajectory=None)]
+    parts = SimpleNamespace(total_N=np.array([0.7, 0.0, 1.0]), penalty_N=np.array([0.3, 0.0, 0.0]))
+    judge = SimpleNamespace(fines=lambda one: np.array([0.3]) if one is seen[0] else np.zeros(0))
+    settings = replace(SETTINGS, scale="none", credit="turn")
+    one, two, none = rft._by_turn(seen, parts, np.array([1.0, -1.0, np.nan]), judge, settings)
+    assert one == pytest.approx([0.35, 0.35, 0.5, 0.5, 0.5], abs=1e-3) and two == pytest.approx([-0.35] * 4, abs=1e-3)
+    assert np.isnan(none)
+
+
+def test_a_run_with_credit_by_turn(born, tmp_path):
+    train(born, tmp_path / "turns", replace(SETTINGS, credit="turn"))
+    assert all(row["used"] and np.isfinite(row["loss"]).all() for row in rows_of(tmp_path / "turns"))
+
+
 @pytest.mark.parametrize("spares", [True, False])
 def test_a_rollout_at_the_limit_is_spared_where_the_recipe_says_so(spares):
     rollouts = [SimpleNamespace(group=0, is_cut=cut) for cut in (False, False, True)]

@@ -5,6 +5,7 @@ Source: paper §3.2.2, §6.1; Pixel Reasoner (2025) for its curiosity rule.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,3 +92,33 @@ def advantages(
         used &= advantage >= 0
     advantage = np.where(advantage < 0, negative * advantage, advantage)
     return Advantages(np.where(used, advantage, 0.0), used, False)
+
+
+def turn_advantages(
+    reward_G: np.ndarray, fines_GS: Sequence[np.ndarray], *, scale: float | None = None, negative: float = 1.0
+) -> list[np.ndarray]:
+    """Advantages of every turn of a group's rollouts, [S + 1] each: a fine counts against its own turn and those before it.
+
+    (R - mean of R - (F_t - mean of F_t)) / (scale + epsilon), with F_t the fines from turn t on, 0 for a rollout that has ended by then.
+    The first turn's is the advantage of the whole rollout; a last turn, which gives the answer, is measured by the answer.
+
+    Args:
+        reward_G: without the fines.
+        fines_GS: of each rollout's steps.
+        scale: the standard deviation of rewards with fines over the group when None.
+        negative: weight of negative advantages.
+
+    Raises:
+        ValueError: a group of one, or a reward that is not finite.
+    """
+    reward = np.asarray(reward_G, np.float64)
+    if len(reward) < 2 or not np.isfinite(reward).all():
+        raise ValueError(f"a group needs at least two finite rewards; got {reward.tolist()}")
+    num_turns = max(len(fines) for fines in fines_GS) + 1
+    ahead_GT = np.zeros((len(reward), num_turns))
+    for row, fines in enumerate(fines_GS):
+        ahead_GT[row, : len(fines)] = np.cumsum(fines[::-1])[::-1]
+    spread = float((reward - ahead_GT[:, 0]).std()) if scale is None else scale
+    gain_GT = (reward - reward.mean())[:, None] - (ahead_GT - ahead_GT.mean(0))
+    gain_GT = np.where(gain_GT < 0, negative * gain_GT, gain_GT) / (spread + EPSILON)
+    return [gain_GT[row, : len(fines) + 1] for row, fines in enumerate(fines_GS)]

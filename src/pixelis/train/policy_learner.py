@@ -149,7 +149,7 @@ class PolicyLearner:
         examples: Sequence[Example],
         old: Sequence[torch.Tensor],
         anchor: Sequence[torch.Tensor],
-        advantage: Sequence[float],
+        advantage: Sequence[float | np.ndarray],
         *,
         beta: float,
     ) -> UpdateFacts:
@@ -157,14 +157,15 @@ class PolicyLearner:
 
         Args:
             old: log-probabilities of the policy that sampled, [N] each; `anchor` those of the anchor.
-            advantage: one per example.
+            advantage: one per example, or [N], one per sampled token.
         """
         total = sum(len(part) for part in old) or 1
         sums, num = np.zeros(3), 0
 
         def loss_of(rows: list[int], logp_N: torch.Tensor, _: None) -> torch.Tensor:
             nonlocal sums, num
-            gain = torch.cat([torch.full((len(old[k]),), float(advantage[k])) for k in rows]).to(logp_N.device)
+            each = [np.broadcast_to(advantage[k], len(old[k])).astype(np.float32) for k in rows]
+            gain = torch.from_numpy(np.concatenate(each)).to(logp_N.device)
             old_N, anchor_N = (torch.cat([part[k] for k in rows])[:, None] for part in (old, anchor))
             mask = torch.ones_like(old_N, dtype=torch.bool)
             loss, facts = grpo_loss(logp_N[:, None], old_N, anchor_N, gain, mask, beta=beta)

@@ -23,7 +23,7 @@ from pixelis.data.world.item import Item
 from pixelis.data.world.items import FAMILIES, make_item, render
 from pixelis.policy.base import Task
 from pixelis.policy.vlm import VlmPolicy
-from pixelis.rewards.groups import Advantages, advantages
+from pixelis.rewards.groups import Advantages, advantages, turn_advantages
 from pixelis.rollout.run import Limits, Rollout, Runner
 from pixelis.tools.execute import Executor
 from pixelis.tools.settings import ToolSettings
@@ -139,7 +139,8 @@ def one_update(
             raise DataError(f"training and sampler disagree by {mismatch:.4f} nats per token, three updates in a row: nothing was learnt")
         set_rate(learner.optimizer, _share_done(progress, settings))
         beta = progress.corridor.beta if settings.use_corridor else settings.beta
-        facts = [] if is_held else _learn(learner, seen, measured, gain, beta, settings.minibatches, seed)
+        credit = _by_turn(seen, parts, gain, judge, settings) if settings.credit == "turn" else gain.tolist()
+        facts = [] if is_held else _learn(learner, seen, measured, credit, beta, settings.minibatches, seed)
         dynamics = judge.learn(seen, seed=seed)
         kl = kl_of([m.logp_N for m in measured], [m.anchor_logp_N for m in measured])  # before the step
         progress.corridor = regulate(progress.corridor, kl, settings.corridor)
@@ -203,7 +204,7 @@ def _seen(
 def _compare(seen: Sequence[Seen], parts: Parts, settings: RftSettings) -> tuple[list[Advantages], np.ndarray]:
     """Advantages within groups, and of all rollouts [N] (NaN for those that are not learnt from)."""
     owner = np.array([one.group for one in seen])
-    scale = {"group": None, "batch": float(parts.total_N.std()), "none": 1.0}[settings.scale]
+    scale = _scale(parts, settings)
     gain, groups = np.full(len(seen), np.nan), []
     for group in np.unique(owner):
         rows = np.flatnonzero(owner == group)
@@ -216,11 +217,36 @@ def _compare(seen: Sequence[Seen], parts: Parts, settings: RftSettings) -> tuple
     return groups, gain
 
 
+def _scale(parts: Parts, settings: RftSettings) -> float | None:
+    """What advantages are divided by; None for the deviation of each group."""
+    return {"group": None, "batch": float(parts.total_N.std()), "none": 1.0}[settings.scale]
+
+
+def _by_turn(seen: Sequence[Seen], parts: Parts, gain: np.ndarray, judge: Judge, settings: RftSettings) -> list[float | np.ndarray]:
+    """Advantages [tokens] of every rollout that has one, each turn's over its own tokens; NaN for the others."""
+    owner, credit = np.array([one.group for one in seen]), list(gain)
+    for group in np.unique(owner[np.isfinite(gain)]):
+        rows = np.flatnonzero(owner == group)
+        reward = parts.total_N[rows] + parts.penalty_N[rows]
+        turns = turn_advantages(reward, [judge.fines(seen[k]) for k in rows], scale=_scale(parts, settings), negative=settings.negative)
+        for k, each in zip(rows, turns, strict=True):
+            if np.isfinite(gain[k]):
+                lengths = [len(run.ids) for run in seen[k].trajectory.tokens if run.role == "policy"]
+                credit[k] = np.repeat(each[: len(lengths)], lengths)
+    return credit
+
+
 def _learn(
-    learner: PolicyLearner, seen: Sequence[Seen], measured: Sequence[Measured], gain: np.ndarray, beta: float, num_parts: int, seed: int
+    learner: PolicyLearner,
+    seen: Sequence[Seen],
+    measured: Sequence[Measured],
+    credit: Sequence[float | np.ndarray],
+    beta: float,
+    num_parts: int,
+    seed: int,
 ) -> list[UpdateFacts]:
     """One step, or several over parts of the rollouts in random order."""
-    rows = np.flatnonzero(np.isfinite(gain))
+    rows = np.array([k for k, each in enumerate(credit) if np.isfinite(each).all()], int)
     if not len(rows):
         return []
     order = np.random.default_rng(seed).permutation(rows)
@@ -231,7 +257,7 @@ def _learn(
                 [seen[k].example for k in part],
                 [measured[k].logp_N for k in part],
                 [measured[k].anchor_logp_N for k in part],
-                gain[part].tolist(),
+                [credit[k] for k in part],
                 beta=beta,
             )
         )

@@ -25,7 +25,7 @@ from pixelis.rewards.coherence import adjacent_cosines, coherence
 from pixelis.rewards.curiosity import curiosity, gate, mean_curiosity, surprise
 from pixelis.rewards.earning import earning_steps
 from pixelis.rewards.groups import RewardWeights, pixel_reasoner_bonus, total_reward
-from pixelis.rewards.penalty import FREE_STEPS, PER_EXTRA_STEP, PER_INVALID_CALL, penalty
+from pixelis.rewards.penalty import FREE_STEPS, PER_EXTRA_STEP, PER_INVALID_CALL, fines, penalty
 from pixelis.rewards.priors import ARGUMENT_PRIORS, next_step_infonce
 from pixelis.rewards.running import FamilyStatistics, Running
 from pixelis.rollout.pack import Example
@@ -191,8 +191,15 @@ class Judge:
 
     def _cost(self, one: Seen) -> float:
         num_invalid = one.num_untrue if self.invalid == "untrue" else one.num_failed
-        fines = {"per_invalid": self.invalid_call, "per_extra": self.extra_step, "free_steps": self.free_steps}
-        return penalty(num_invalid, one.num_steps, **fines)
+        return penalty(num_invalid, one.num_steps, **self._rates())
+
+    def fines(self, one: Seen) -> np.ndarray:
+        """What each step of a rollout costs, [S]."""
+        is_valid = one.valid_steps if self.invalid == "untrue" else [step.result.is_ok for step in one.trajectory.steps]
+        return fines([not valid for valid in is_valid], **self._rates())
+
+    def _rates(self) -> dict[str, Any]:
+        return {"per_invalid": self.invalid_call, "per_extra": self.extra_step, "free_steps": self.free_steps}
 
     def _bonus(self, seen: Sequence[Seen]) -> np.ndarray:
         bonus = np.zeros(len(seen))

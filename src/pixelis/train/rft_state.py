@@ -52,6 +52,7 @@ class RftSettings:
         invalid, invalid_call, free_steps, extra_step: what the penalty counts; see `Judge`.
         scale: what advantages are divided by: the standard deviation of rewards in the group, that of the batch, or nothing.
         negative: weight of negative advantages.
+        credit: whether a turn gets the advantage of its whole rollout, or is not charged with the fines of turns before it.
         spares_cut: rollouts that ran into a limit get no negative advantage; False compares them like any other.
     """
 
@@ -84,6 +85,7 @@ class RftSettings:
     extra_step: float = PER_EXTRA_STEP
     scale: Scale = "group"
     negative: float = 1.0
+    credit: Literal["rollout", "turn"] = "rollout"
     spares_cut: bool = True
     seed: int = 0
 
