@@ -94,7 +94,7 @@ def report(learner: PolicyLearner, seen: list[Seen], rft, temperature: float, de
     judge = Judge(8, curiosity="none", structure="none", invalid=rft.invalid, invalid_call=rft.invalid_call, free_steps=rft.free_steps,
                   extra_step=rft.extra_step)  # fmt: skip
     right = np.array([one.answer_reward for one in seen])
-    reward = right - np.array([judge._cost(one) for one in seen])
+    reward = right - np.array([judge.fines(one).sum() for one in seen])
     entropy = -float(torch.cat(logp).mean())
     owner = np.array([one.group for one in seen])
     everything = [torch.ones(len(part)) for part in logp]

@@ -10,12 +10,14 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor as Pool
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from pixelis.core.errors import DataError
 from pixelis.core.media import open_medium
 from pixelis.data.world.item import Item
 from pixelis.data.world.items import render
@@ -70,13 +72,15 @@ class Crew:
         """Let every prompt be answered under the policy's present weights, and return what came of it in their order.
 
         Raises:
-            BrokenProcessPool: a worker died.
+            DataError: a worker died.
         """
         weights = self._hand_out(policy)
         by_length = sorted(range(len(prompts)), key=lambda k: -prompts[k].item.num_frames)  # videos take longest: first
         futures = {k: self._pool.submit(_answer, self._equipment, weights, self._version, prompts[k]) for k in by_length}
         try:
             return [futures[k].result() for k in range(len(prompts))]
+        except BrokenProcessPool as error:
+            raise DataError(f"a worker died, perhaps for want of memory ({error}): run it again, which goes on") from error
         finally:
             weights.unlink()
 
