@@ -173,6 +173,19 @@ def selective(
     _print({"runs": selective_json(found), "max_accepted": least}, lambda: f"{selective_text(found)}{drawn}{match}", as_json)
 
 
+@app.command(epilog="Example:  pixelis eval revote runs/nano/ttrl")
+def revote(
+    run: Annotated[Path, typer.Argument(help="A folder of pixelis adapt that was audited.")],
+    seed: Annotated[int, typer.Option(help="Of which neighbours are flipped.")] = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """What other votes would have decided on the very facts that a run recorded, with and without flipped neighbours."""
+    from pixelis.eval.revote import hold_all, revote_json, revote_text
+
+    found = hold_all(run, seed=seed)
+    _print(revote_json(found), lambda: revote_text(found), as_json)
+
+
 def _kinds_and_severities(shifts: str, severities: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """What `--shifts a,b` and `--severities 1,3` ask for."""
     from pixelis.data.world.shifts import SHIFTS

@@ -1,0 +1,110 @@
+"""Votes held again on recorded facts, from three queries written down by hand."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytest.importorskip("torch")
+
+from typer.testing import CliRunner
+
+from pixelis.cli_probe import app
+from pixelis.core.errors import DataError
+from pixelis.eval.revote import HEAD, changed, hold_all, revote_json, revote_text
+from pixelis.ttrl.decide import DecisionSettings, decide, dump
+from pixelis.ttrl.facts import NeighbourFacts, QueryFacts, RolloutFacts, dump_facts
+from pixelis.ttrl.reliability import Cast
+from pixelis.ttrl.vote import Weighing
+
+SETTINGS = DecisionSettings(vote="confidence", delta=0.3)
+QUERIES = (
+    (("A", 0.9), ("B", 0.2), ("B", 0.2)),  # confidence: A by 0.9 to 0.4 of 1.3; majority: B by 1/3
+    (("A", 0.5), ("A", 0.5), ("B", 0.9)),  # A by 1.0 to 0.9 of 1.9: 0.053; majority: A by 1/3
+    (("B", 0.5), ("B", 0.5), ("B", 0.5)),  # B, alone
+)
+"""Answers with confidences. A is right."""
+
+
+def write_run(folder, *, is_audited=True, neighbour=None):
+    folder.mkdir(parents=True)
+    queries, audits = [], []
+    for number, said in enumerate(QUERIES):
+        rollouts = tuple(RolloutFacts(id=f"r{k}", answer=label, label=label, confidence=sure) for k, (label, sure) in enumerate(said))
+        near = ()
+        if neighbour is not None:
+            cast = Cast(task="earlier", worker="SEG", label=neighbour)
+            near = (NeighbourFacts(id="n", similarity=1.0, medium="other", votes=(cast,), answer=neighbour),)
+        facts = QueryFacts(id=f"{number}:q", medium="m", rollouts=rollouts, neighbours=near)
+        decision = decide(facts, SETTINGS)
+        queries.append(b'{"facts":' + dump_facts(facts) + b',"decision":' + dump(decision) + b"}\n")
+        each = [label == "A" for label, _ in said] if is_audited else None
+        audits.append({"query": facts.id, "right": decision.label == "A" if is_audited else None, "each": each})
+    (folder / "queries.jsonl").write_bytes(b"".join(queries))
+    (folder / "audit.jsonl").write_text("".join(json.dumps(line) + "\n" for line in audits))
+    (folder / "adapt.json").write_text(json.dumps({"settings": {"decision": json.loads(dump(SETTINGS))}}))
+    return folder
+
+
+def rows(folder):
+    return {(one.vote, one.neighbours): one for one in hold_all(folder)}
+
+
+def test_three_queries_by_hand(tmp_path):
+    found = rows(write_run(tmp_path / "run"))
+    held, hard = found["as it was held", "no voice"], found["hard majority", "no voice"]
+    # Margins 0.38, 0.05, 1 against 0.3: the second abstains; of the others one is wrong.
+    assert (held.selection.coverage.value, held.selection.error.value) == (pytest.approx(2 / 3), 0.5)
+    assert held.selection.full_error.value == pytest.approx(1 / 3)
+    # The surest first: wrong; right; right.
+    assert held.curve.aurc == pytest.approx((1 + 1 / 2 + 1 / 3) / 3)
+    # Majority says B, A, B and never abstains.
+    assert (hard.selection.coverage.value, hard.selection.error.value) == (1.0, pytest.approx(2 / 3))
+    wide = found["margin 0.05", "no voice"]
+    assert wide.selection.coverage.value == 1.0
+    # Confidences to the power 0 are voices: as majority, with its margins of 1/3 above 0.3.
+    plain = found["without confidence", "no voice"]
+    assert (plain.selection.coverage.value, plain.selection.error.value) == (1.0, pytest.approx(2 / 3))
+    # The first rollout is right twice.
+    assert found["the first rollout", "no voice"].selection.error.value == pytest.approx(1 / 3)
+
+
+def test_a_neighbour_with_a_voice_and_flipped(tmp_path):
+    found = rows(write_run(tmp_path / "run", neighbour="A"))
+    # A's fourth voice: 2 to 2, of which A comes first, since its supporter does; 3 to 1; 1 to 3.
+    assert found["hard majority", "as found"].selection.error.value == pytest.approx(1 / 3)
+    flipped = found["hard majority", "50 % flipped"]
+    assert flipped.selection.coverage.value == 1.0
+    assert flipped.selection.error.value in (pytest.approx(1 / 3), pytest.approx(2 / 3))
+    # Nothing that needs no neighbours has moved.
+    assert found["hard majority", "no voice"] == rows(write_run(tmp_path / "alone"))["hard majority", "no voice"]
+
+
+def test_a_winner_that_no_rollout_gave_is_neither_right_nor_wrong(tmp_path):
+    run = write_run(tmp_path / "run", neighbour="C")
+    lines = [json.loads(line) for line in (run / "queries.jsonl").read_text().splitlines()]
+    for rollout in lines[2]["facts"]["rollouts"]:
+        rollout.update(answer=None, label=None)
+    (run / "queries.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = rows(run)
+    assert found["hard majority", "as found"].num_unknown == 1
+    assert found["hard majority", "no voice"].num_unknown == 0  # no answer at all is a wrong one
+
+
+def test_settings_change_where_they_lie():
+    both = changed(DecisionSettings(), {"delta": 0.3, "power": 2.0})
+    assert both == DecisionSettings(delta=0.3, weighing=Weighing(power=2.0))
+
+
+def test_a_run_without_audit(tmp_path):
+    with pytest.raises(DataError, match="adapt with --audit"):
+        hold_all(write_run(tmp_path / "run", is_audited=False))
+
+
+def test_the_command(tmp_path):
+    run = write_run(tmp_path / "run")
+    shown = CliRunner().invoke(app, ["revote", str(run)])
+    assert shown.exit_code == 0 and all(word in shown.output for word in HEAD)
+    told = json.loads(CliRunner().invoke(app, ["revote", str(run), "--json"]).output)
+    assert told == revote_json(hold_all(run)) and "hard majority" in revote_text(hold_all(run))
