@@ -14,8 +14,9 @@ $(VENV)/installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet -e '.[all,dev,reference]'
 	touch $@
 
-demo: install  ## ask about a photo, a page and a video; write the viewer page; replay
+demo: install  ## ask about a photo, a page and a video; replay; then the trained policy, which learns while it serves
 	$(BIN)/python examples/demo.py
+	$(BIN)/python examples/demo_nano.py
 
 test: install  ## the whole test suite, JOBS processes of one thread each
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)

@@ -1,4 +1,4 @@
-"""Ask about a photo, a page and a video; write the viewer page; replay. What `make demo` runs.
+"""Ask about a photo, a page and a video; write the viewer page; replay. The first half of `make demo`.
 
     python examples/demo.py [--out runs/demo]
 

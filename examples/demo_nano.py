@@ -56,7 +56,7 @@ def main() -> None:
     for folder in (given.out, ADAPT):
         shutil.rmtree(folder, ignore_errors=True)
     page = ask_three(given.policy, given.out)
-    print("\n== learning while it serves: ten darkened questions, without labels (the truth is only shown)")
+    print("\n== learning while it serves: a dozen darkened questions, without labels (the truth is only shown)")
     app(["adapt", RECIPE, "--checkpoint", given.policy], standalone_mode=False)
     app(["report", str(ADAPT), "--out", "runs/demo.html"], standalone_mode=False)
     print(f"viewer page: {page}\nreport page: runs/demo.html\nall this took {time.perf_counter() - start:.0f} s")

@@ -17,7 +17,7 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 ROW_EVERY = 10
-"""Queries between lines of the live table."""
+"""Queries between lines of the live table, but for streams of hardly more: there every query has its line."""
 
 
 def adapt(
@@ -137,7 +137,7 @@ class LiveTable:
         if row["right"] is not None:
             self._right.append((row["right"], row["abstained"]))
         number = row["query"] + 1
-        if number % ROW_EVERY and number != row["of"]:
+        if number % ROW_EVERY and number != row["of"] and row["of"] > 2 * ROW_EVERY:
             return
         sure = [right for right, abstained in self._right if not abstained]
         cells = (

@@ -27,16 +27,18 @@ from pixelis.retrieval.memory import open_memory, read_memory
 from pixelis.tools.engines.encoder_efficientnet import EfficientNetEncoder
 from pixelis.tools.settings import ToolSettings
 from pixelis.tools.toolbox import resolved
+from pixelis.train.bank import FeatureBank
 from pixelis.train.corridor import CorridorState, regulate
 from pixelis.train.grpo import kl_of
 from pixelis.train.learner import learning_of
 from pixelis.train.losses import token_entropies
+from pixelis.train.policy_learner import PolicyLearner
 from pixelis.train.start import load_learner
 from pixelis.train.vocabulary import make_vocabulary
 from pixelis.ttrl import learn as update
 from pixelis.ttrl.adapt import run_adapt
 from pixelis.ttrl.decide import Decision, DecisionSettings, credit
-from pixelis.ttrl.fit import check_decisions, fit, read_calibration, read_records
+from pixelis.ttrl.fit import canaries, check_decisions, fit, read_calibration, read_records
 from pixelis.ttrl.losses import entropy_loss, token_shares, ttrl_loss
 from pixelis.ttrl.methods import as_method
 from pixelis.ttrl.serving import Adapter
@@ -243,6 +245,28 @@ def test_without_learning_nothing_moves_and_labels_calibrate(born, tmp_path):
     with pytest.raises(DataError, match="pixelis adapt --fit"):
         read_calibration(out)
     assert all(isinstance(record.decision, Decision) and len(record.each) == 3 for record in read_records(out))
+
+
+def test_canaries_are_the_first_right_rollouts(born, tmp_path):
+    class Knowing:
+        def is_right(self, number, answer):
+            return number != 1
+
+    run(born, tmp_path / "cal", audit=Knowing())
+    policy = VlmPolicy(load_learner(born), max_new_tokens=10)
+    try:
+        bank = FeatureBank(policy.vision)
+        found = canaries(tmp_path / "cal", policy, bank, count=2)
+        records = list(read_records(tmp_path / "cal"))
+        assert [one.trajectory_id for one in found.examples] == [records[0].facts.rollouts[0].id, records[2].facts.rollouts[0].id]
+        with policy.paused():
+            assert np.isfinite(found.score(PolicyLearner(policy, bank, rate=0.0)))
+        audit = tmp_path / "cal" / "audit.jsonl"
+        audit.write_text(audit.read_text().replace("true", "false"))
+        with pytest.raises(DataError, match="no canary set"):
+            canaries(tmp_path / "cal", policy, bank)
+    finally:
+        policy.close()
 
 
 def test_a_harmful_update_is_taken_back(born, tmp_path, monkeypatch):

@@ -108,8 +108,13 @@ def best_of(rows_NK: np.ndarray, query_K: np.ndarray, candidates_C: np.ndarray, 
         int64 and float64, at most `num` of each.
     """
     places_C = np.sort(candidates_C)
+    keys_CK = widened(rows_NK[places_C])
+    if len(places_C) > num:
+        rough_C = keys_CK @ query_K.astype(np.float32)
+        hopeful = np.flatnonzero(rough_C >= np.partition(rough_C, -num)[-num] - SLACK)
+        places_C, keys_CK = places_C[hopeful], keys_CK[hopeful]
     # Row by row in double precision: a matrix product may give equal rows at different places different last digits.
-    similarity_C = np.multiply(widened(rows_NK[places_C]), query_K, dtype=np.float64).sum(1)
+    similarity_C = np.multiply(keys_CK, query_K, dtype=np.float64).sum(1)
     order = np.argsort(-similarity_C, kind="stable")[:num]
     return places_C[order], similarity_C[order]
 

@@ -176,4 +176,4 @@ def _right_ones(folder: str | Path, count: int) -> set[str]:
 def _as_rollout(run: Run, trajectory: Trajectory) -> Rollout:
     names = {name for tokens in trajectory.tokens for name in tokens.images if run.blob_path(name).is_file()}
     blobs = {name: run.blob(name) for name in names if name != trajectory.medium.sha256}
-    return Rollout(trajectory, blobs, Timing(id=trajectory.id, steps=(), total_s=0.0))
+    return Rollout(trajectory=trajectory, blobs=blobs, timing=Timing(id=trajectory.id, steps=(), total_s=0.0))
