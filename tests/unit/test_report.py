@@ -21,7 +21,7 @@ from pixelis.eval.pixelworld import evaluate
 from pixelis.serve.markup import by_hash
 from pixelis.serve.report import write_report
 from pixelis.serve.report.curves import MAX_OTHERS, figures, num_left_out
-from pixelis.serve.report.provenance import eval_command
+from pixelis.serve.report.provenance import eval_command, provenance
 from pixelis.serve.report.series import all_series, columns, numbers, smooth, window
 from pixelis.serve.report.sources import Evaluation, display_names, read_journal, read_sources
 from pixelis.serve.report.tables import in_markdown, level, tables
@@ -322,6 +322,17 @@ def test_commands_are_derived_from_what_a_run_recorded():
     local = info | {"policy": {"name": "vlm:my model", "sampling": {"temperature": 0.7}}}
     assert "--policy vlm --model 'my model'" in eval_command(local, "run")
     assert eval_command(info | {"policy": {"name": "scripted"}}, "run").startswith("pixelis.eval.pixelworld.evaluate in Python")
+
+
+def test_a_run_that_learnt_while_it_served_says_where_it_started(tmp_path):
+    pytest.importorskip("torch")
+    from pixelis.ttrl.state import ABOUT_FILE
+
+    (tmp_path / "metrics.jsonl").write_text('{"query": 0, "kl": 0.1}\n')
+    (tmp_path / ABOUT_FILE).write_text(json.dumps({"pixelis": "9.9", "settings": {"seed": 77}, "start": "abc123, torch 2"}))
+    table = provenance(read_sources([tmp_path], examples=0))
+    (row,) = [[cell.text for cell in row] for row in table.rows]
+    assert "77" in row and "abc123, torch 2" in row and "pixelis 9.9" in row
 
 
 def test_names_are_as_short_as_they_can_be(tmp_path):

@@ -159,7 +159,7 @@ def _of_journal(journal: Journal) -> list[str]:
         train_command(journal),
         str(settings.get("seed", NOT_RECORDED)),
         str(info.get("start") or info.get("checkpoint") or NOT_RECORDED),
-        ", ".join(_pairs(info.get("versions", {}))) or NOT_RECORDED,
+        ", ".join(_pairs(info.get("versions") or {name: info[name] for name in ("pixelis",) if name in info})) or NOT_RECORDED,
         _commit(info),
         f"{len(journal.rows)} rows, SHA-256 {journal.digest[:12]}{cut}",
     ]

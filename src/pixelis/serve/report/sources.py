@@ -35,6 +35,9 @@ JOURNAL_FILES = ("metrics.jsonl", "primer.jsonl", "sight.jsonl", CURVE_FILE, BIN
 COUNTERS = ("update", "step", "query", "bin")
 """Keys that may number a journal's rows; the first that its first row has does."""
 
+ADAPT_FILE = "adapt.json"
+"""What a run of `pixelis adapt` says of itself; `pixelis.ttrl.state` writes it, and needs torch."""
+
 Progress = Callable[[int, int], None]
 Found = Robustness | Necessities | Consistencies
 
@@ -168,8 +171,8 @@ def _unknown(path: Path, info: Mapping[str, Any]) -> str:
 
 def _info(folder: Path) -> dict[str, Any]:
     """A run's own facts; empty when it has none."""
-    path = folder / RUN_FILE
-    if not path.is_file():
+    path = next((path for path in (folder / RUN_FILE, folder / ADAPT_FILE) if path.is_file()), None)
+    if path is None:
         return {}
     try:
         info = json.loads(path.read_bytes())
