@@ -43,7 +43,7 @@ def adapt(
         num, different = check_decisions(folder)
         out.print(f"{num} decisions made again: {len(different)} differ {' '.join(different[:5])}".rstrip())
         raise typer.Exit(1 if different else 0)
-    _serve(wanted, folder, checkpoint or wanted.checkpoint, log=_log_json if as_json else LiveTable(), has_audit=audit)
+    _serve(wanted, folder, checkpoint or wanted.checkpoint, log=_log_json if as_json else LiveTable(folder), has_audit=audit)
     if fit:
         from pixelis.ttrl.fit import fit as fit_on
 
@@ -125,24 +125,28 @@ def _log_json(row: dict[str, Any]) -> None:
 
 
 class LiveTable:
-    """A line every few queries: how it goes so far."""
+    """A line every few queries: how it goes so far.
+
+    Args:
+        folder: the run's; what it had answered before it was cut short counts.
+    """
 
     HEAD = ("query", "right so far", "coverage", "right if sure", "KL", "beta", "learnt from", "taken back", "s/query")
 
-    def __init__(self) -> None:
-        self._right: list[tuple[bool, bool]] = []
+    def __init__(self, folder: Path) -> None:
+        self._right = _known(folder)
         self._rows = 0
 
     def __call__(self, row: dict[str, Any]) -> None:
         if row["right"] is not None:
-            self._right.append((row["right"], row["abstained"]))
+            self._right[row["query"]] = row["right"], row["abstained"]
         number = row["query"] + 1
         if number % ROW_EVERY and number != row["of"] and row["of"] > 2 * ROW_EVERY:
             return
-        sure = [right for right, abstained in self._right if not abstained]
+        sure = [right for right, abstained in self._right.values() if not abstained]
         cells = (
             f"{number}/{row['of']}",
-            _share([right for right, _ in self._right]),
+            _share([right for right, _ in self._right.values()]),
             f"{row['coverage']:.3f}",
             _share(sure),
             "-" if row["kl"] is None else f"{row['kl']:.3f}",
@@ -157,6 +161,20 @@ class LiveTable:
         table.add_row(*cells)
         out.print(table)
         self._rows += 1
+
+
+def _known(folder: Path) -> dict[int, tuple[bool, bool]]:
+    """Of the queries that a run which now goes on had answered: right or not, and whether it abstained; damage is the run's to name."""
+    from pixelis.ttrl.state import AUDIT_FILE, METRICS_FILE
+
+    if not (folder / AUDIT_FILE).is_file() or not (folder / METRICS_FILE).is_file():
+        return {}
+    with (folder / AUDIT_FILE).open() as audits, (folder / METRICS_FILE).open() as rows:
+        try:
+            pairs = [(json.loads(row), json.loads(audit)["right"]) for row, audit in zip(rows, audits, strict=False)]
+        except ValueError:
+            return {}
+    return {row["query"]: (right, row["abstained"]) for row, right in pairs if right is not None}
 
 
 def _share(values: list[bool]) -> str:

@@ -137,8 +137,8 @@ STREAM = WorldStream((Segment(3),), split="dev", families=("no_tool",))
 class Hearing(Adapter):
     """Takes a rollout's words for an answer, whatever they are."""
 
-    def facts(self, query, rolled, number):
-        facts, *keys = super().facts(query, rolled, number)
+    def facts(self, query, rolled, number, clock):
+        facts, *keys = super().facts(query, rolled, number, clock)
         texts = {one.trajectory.id: "".join(step.text for step in one.trajectory.steps) + one.trajectory.final_text for one in rolled}
         heard = [replace(one, answer=word, label=word) for one in facts.rollouts for word in [["no", "yes"][len(texts[one.id]) % 2]]]
         return replace(facts, rollouts=tuple(heard)), *keys

@@ -93,7 +93,7 @@ class Clock:
 
     def lap(self, name: str) -> None:
         now = time.monotonic()
-        self.laps[name], self._last = round(now - self._last, 2), now
+        self.laps[name], self._last = round(now - self._last, 4), now
 
 
 @contextmanager

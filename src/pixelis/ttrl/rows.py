@@ -53,7 +53,7 @@ def learnt_row(done: Done, tally: Tally, waited_s: float) -> dict[str, Any]:
         **done.job.row,
         "beta": done.corridor.beta,
         "num_rolled_back": tally.rolled_back,
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "seconds": {name: round(value, 4) for name, value in seconds.items()},
     }
     if done.outcome is not None:
         row |= {name: getattr(done.outcome, name) for name in ("kl", "loss", "grad_norm", "canary", "rolled_back")}

@@ -5,7 +5,6 @@ Source: paper §3.2.3; supplement 6.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -28,6 +27,7 @@ from pixelis.train.corridor import CorridorState
 from pixelis.train.learner import learning_of, take_learning
 from pixelis.train.packing import pack_rollouts
 from pixelis.train.policy_learner import PolicyLearner, sampler_mismatch
+from pixelis.train.rft_record import Clock
 from pixelis.ttrl.decide import Credit, Decision, credit, decide
 from pixelis.ttrl.facts import NeighbourFacts, QueryFacts
 from pixelis.ttrl.insight import Insight
@@ -152,35 +152,38 @@ class Adapter:
         Raises:
             DataError: every rollout failed in the policy itself.
         """
-        settings, started = self.settings, time.monotonic()
+        settings, clock = self.settings, Clock()
         if writer is not None:
             writer.put_blob(query.data)
         seeds = [settings.seed + 1 + k for k in range(settings.rollouts)]
         rollouts = self._runner.run([(query.task, seed) for seed in seeds], writer)
-        sampled = time.monotonic()
+        clock.lap("sample")
         packed = pack_rollouts(self.policy, self.bank, query.task, rollouts)
         if not packed:
             raise DataError(f"query {query.task.id}: all {len(rollouts)} rollouts failed; {rollouts[0].trajectory.stop_detail}")
         with self.policy.paused():
             measured = self.learner.measure([example for _, example in packed])
         rolled = sorted((Rolled(t, e, m) for (t, e), m in zip(packed, measured, strict=True)), key=lambda one: one.trajectory.id)
-        scored = time.monotonic()
-        facts, text_D, pixel_D = self.facts(query, rolled, number)
+        clock.lap("score")
+        facts, text_D, pixel_D = self.facts(query, rolled, number, clock)
         decision = decide(facts, settings.decision)
-        seconds = {"sample": sampled - started, "score": scored - sampled, "decide": time.monotonic() - scored}
-        return Served(facts, decision, tuple(rolled), text_D, pixel_D, seconds)
+        clock.lap("decide")
+        return Served(facts, decision, tuple(rolled), text_D, pixel_D, clock.laps)
 
-    def facts(self, query: Query, rolled: Sequence[Rolled], number: int) -> tuple[QueryFacts, np.ndarray, np.ndarray | None]:
+    def facts(self, query: Query, rolled: Sequence[Rolled], number: int, clock: Clock) -> tuple[QueryFacts, np.ndarray, np.ndarray | None]:
         """What a decision will be made from, and the two parts of the query's key."""
         tokenizer, merge, medium = self.policy.checkpoint.tokenizer, self.policy.merge, query.task.medium.sha256
         seed = self.settings.seed + 1000 * number
         found = [observe(one, query, tokenizer=tokenizer, merge=merge, insight=self.insight, seed=seed + k) for k, one in enumerate(rolled)]
+        clock.lap("observe")
         text_D = text_key(rolled[0])
         pixel_D = pixel_key(rolled[0], found[0], query, self._encoder) if self._encoder is not None else None
         asked_D = pixel_D
         if pixel_D is not None and self.settings.stress.changes_pictures:
             asked_D = pixel_key(rolled[0], found[0], query, self._encoder, lambda image: through_journey(image, self.settings.stress))
+        clock.lap("key")
         neighbours = self._neighbours(text_D, asked_D, [one.label for one in found], number)
+        clock.lap("retrieve")
         return QueryFacts(id=f"{number}:{query.task.id}", medium=medium, rollouts=tuple(found), neighbours=neighbours), text_D, pixel_D
 
     def _neighbours(
