@@ -113,6 +113,8 @@ def test_returns_by_hand():
     found = returns([True, True, False], [1.0, 0.6, 0.9], [0.0, 0.3, 0.02])
     assert found == pytest.approx([1.0, 0.3, -0.02])
     assert advantages(found, 0.5, 1.2) == pytest.approx([0.6, -0.24, -0.624])
+    assert advantages(found, 0.5, 1.2, negative=0.5) == pytest.approx([0.6, -0.12, -0.312])
+    assert advantages(found, 0.5, 1.2, negative=0.0) == pytest.approx([0.6, 0.0, 0.0])  # what disagrees is not unlearnt
     assert advantages(found, None, 1.0).sum() == pytest.approx(0)  # the first query is measured by its own mean
 
 

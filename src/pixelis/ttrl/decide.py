@@ -50,6 +50,8 @@ class DecisionSettings:
     value_decay: float = VALUE_DECAY
     baseline_decay: float = BASELINE_DECAY
     duplicate: float = DUPLICATE
+    negative: float = 1.0
+    """What negative advantages are multiplied by, in [0, 1]."""
 
 
 @record
@@ -224,7 +226,7 @@ def credit(
     first = next((k for k, one in enumerate(rollouts) if one.id == decision.exemplar), None)
     kept_N = kept([one.evidence for one in rollouts], [one.label for one in rollouts], first=first, threshold=settings.duplicate)
     is_masked = decision.is_abstaining or decision.exemplar is None
-    advantage_N = np.where(kept_N & (not is_masked), advantages(return_N, state.baseline, weight), 0.0)
+    advantage_N = np.where(kept_N & (not is_masked), advantages(return_N, state.baseline, weight, negative=settings.negative), 0.0)
     if not is_masked:
         after = replace(after, baseline=ema(state.baseline, float(return_N.mean()), settings.baseline_decay))
     return (

@@ -21,15 +21,17 @@ def returns(agrees_N: Sequence[bool], similarity_N: Sequence[float], penalty_N: 
     return np.where(np.asarray(agrees_N, bool), np.asarray(similarity_N, np.float64), 0.0) - np.asarray(penalty_N, np.float64)
 
 
-def advantages(return_N: np.ndarray, baseline: float | None, weight: float) -> np.ndarray:
+def advantages(return_N: np.ndarray, baseline: float | None, weight: float, *, negative: float = 1.0) -> np.ndarray:
     """A = omega * (R - b), [N].
 
     Args:
         baseline: running mean of earlier returns; None before the first query, which is measured by its own mean.
         weight: omega of the query.
+        negative: what negative advantages are multiplied by: the paper's 1 unlearns what disagrees, 0 only imitates.
     """
     values = np.asarray(return_N, np.float64)
-    return weight * (values - (math.fsum(values) / len(values) if baseline is None else baseline))
+    gain = weight * (values - (math.fsum(values) / len(values) if baseline is None else baseline))
+    return np.where(gain < 0, negative * gain, gain)
 
 
 def is_repeat(a: Sequence[Evidence], b: Sequence[Evidence], *, threshold: float = DUPLICATE) -> bool:
