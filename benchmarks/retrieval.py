@@ -337,7 +337,7 @@ def measure(args: argparse.Namespace, spec: KeySpec, path: Path) -> str:
         "|---|---|---|",
         f"| index on disk, MB | {size_mb:.1f} ({lists} lists, rotated to {min(settings.rotated_dim, spec.dim)}) | {PAPER_MB} (1.25 M) |",
         f"| keys on disk, half precision, MB | {path.stat().st_size / 1e6:.0f} | not said |",
-        f"| training, {built['threads']} threads, s | {built['train_s']:.0f} | 960 to 1,080 on an A100 (2 M keys) |",
+        f"| training, s (threads: {built['threads']}) | {built['train_s']:.0f} | 960 to 1,080 on an A100 (2 M keys) |",
         f"| adding, s | {built['add_s']:.0f} | 138 (A100) |",
         f"| recall@8 | {one['32']['recall']:.3f} | not said |",
         f"| p50 / p95 a question, 1 thread, ms | {one['32']['ms'][0]:.2f} / {one['32']['ms'][1]:.2f} | the text lost them (32 cores) |",
