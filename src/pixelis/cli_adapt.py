@@ -165,17 +165,14 @@ class LiveTable:
 
 
 def _known(folder: Path) -> dict[int, tuple[bool, bool]]:
-    """Of the queries that a run which now goes on had answered: right or not, and whether it abstained; damage is the run's to name."""
+    """Of the queries that a run which now goes on had answered: right or not, and whether it abstained. A torn last line is passed over."""
     from pixelis.ttrl.state import AUDIT_FILE, METRICS_FILE
 
-    if not (folder / AUDIT_FILE).is_file() or not (folder / METRICS_FILE).is_file():
-        return {}
-    with (folder / AUDIT_FILE).open() as audits, (folder / METRICS_FILE).open() as rows:
-        try:
-            pairs = [(json.loads(row), json.loads(audit)["right"]) for row, audit in zip(rows, audits, strict=False)]
-        except ValueError:
-            return {}
-    return {row["query"]: (right, row["abstained"]) for row, right in pairs if right is not None}
+    paths = [folder / name for name in (METRICS_FILE, AUDIT_FILE)]
+    rows, audits = ([json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] if path.is_file() else [] for path in paths)
+    return {
+        row["query"]: (audit["right"], row["abstained"]) for row, audit in zip(rows, audits, strict=False) if audit["right"] is not None
+    }
 
 
 def _share(values: list[bool]) -> str:

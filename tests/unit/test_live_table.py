@@ -21,6 +21,7 @@ ROW = {
     "beta": 0.3,
     "accepted": 2,
     "num_rolled_back": 0,
+    "seconds": {"total": 1.0},
 }
 
 
@@ -28,11 +29,11 @@ def test_what_was_answered_before_the_cut_counts(tmp_path, capsys):
     audits = [{"right": True}, {"right": False}, {"right": False}]  # the third was written, and is answered again
     rows = [{"query": 0, "abstained": False}, {"query": 1, "abstained": True}]
     for name, lines in ((AUDIT_FILE, audits), (METRICS_FILE, rows)):
-        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    LiveTable(tmp_path)({**ROW, "num_rolled_back": 0, "seconds": {"total": 1.0}})
+        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"torn')
+    LiveTable(tmp_path)(ROW)
     assert capsys.readouterr().out.splitlines()[1].split() == ["3/3", "0.667", "0.667", "1.000", "-", "0.300", "2", "0", "1.0"]
 
 
 def test_a_new_run_begins_at_nothing(tmp_path, capsys):
-    LiveTable(tmp_path / "new")({**ROW, "num_rolled_back": 0, "seconds": {"total": 1.0}})
+    LiveTable(tmp_path / "new")(ROW)
     assert capsys.readouterr().out.splitlines()[1].split()[1] == "1.000"

@@ -44,7 +44,7 @@ VOTES: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("hard majority", HARD),
     ("the first rollout", {"vote": "first", "delta": 0.0, "quantile": None}),
 )
-"""Each in words, and what it changes in how the run decided."""
+"""Each in words, and what it changes in how the run decided. A conformal quantile stays the one that was fitted to the run's own vote."""
 STRESSES: tuple[tuple[str, Stress], ...] = (
     ("as found", Stress()),
     ("20 % flipped", Stress(flip=0.2)),

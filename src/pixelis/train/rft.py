@@ -28,13 +28,14 @@ from pixelis.rollout.run import Limits, Rollout, Runner
 from pixelis.tools.execute import Executor
 from pixelis.tools.settings import ToolSettings
 from pixelis.train.bank import FeatureBank
+from pixelis.train.clock import Clock
 from pixelis.train.corridor import regulate
 from pixelis.train.crew import Crew, Equipment, Prompt, crew
 from pixelis.train.grpo import kl_of
 from pixelis.train.optim import set_rate, share_done
 from pixelis.train.packing import pack_rollouts
 from pixelis.train.policy_learner import Measured, PolicyLearner, UpdateFacts, sampler_mismatch
-from pixelis.train.rft_record import Clock, journal, short_row, update_row
+from pixelis.train.rft_record import journal, short_row, update_row
 from pixelis.train.rft_reward import Judge, Parts, Seen
 from pixelis.train.rft_state import Progress, RftSettings, claim, finish, resume, save
 from pixelis.train.step_heads import step_inputs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -83,17 +82,6 @@ def short_row(row: dict[str, Any], settings: RftSettings) -> dict[str, Any]:
     keys = ("update", "answer", "reward", "chain_length", "invalid", "valid_share", "kl", "beta", "mismatch", "flat_groups", "alarm")
     short = {key: round(row[key], 4) if isinstance(row[key], float) else row[key] for key in keys}
     return short | {"of": settings.updates, "seconds": row["seconds"]}
-
-
-class Clock:
-    """Seconds of each part of an update."""
-
-    def __init__(self) -> None:
-        self._last, self.laps = time.monotonic(), {}
-
-    def lap(self, name: str) -> None:
-        now = time.monotonic()
-        self.laps[name], self._last = round(now - self._last, 4), now
 
 
 @contextmanager

@@ -23,11 +23,11 @@ from pixelis.tools.engines.encoder_efficientnet import EfficientNetEncoder
 from pixelis.tools.execute import Executor
 from pixelis.tools.settings import ToolSettings
 from pixelis.train.bank import FeatureBank
+from pixelis.train.clock import Clock
 from pixelis.train.corridor import CorridorState
 from pixelis.train.learner import learning_of, take_learning
 from pixelis.train.packing import pack_rollouts
 from pixelis.train.policy_learner import PolicyLearner, sampler_mismatch
-from pixelis.train.rft_record import Clock
 from pixelis.ttrl.decide import Credit, Decision, credit, decide
 from pixelis.ttrl.facts import NeighbourFacts, QueryFacts
 from pixelis.ttrl.insight import Insight
@@ -171,7 +171,11 @@ class Adapter:
         return Served(facts, decision, tuple(rolled), text_D, pixel_D, clock.laps)
 
     def facts(self, query: Query, rolled: Sequence[Rolled], number: int, clock: Clock) -> tuple[QueryFacts, np.ndarray, np.ndarray | None]:
-        """What a decision will be made from, and the two parts of the query's key."""
+        """What a decision will be made from, and the two parts of the query's key, [D] each.
+
+        Args:
+            clock: takes the laps observe, key and retrieve.
+        """
         tokenizer, merge, medium = self.policy.checkpoint.tokenizer, self.policy.merge, query.task.medium.sha256
         seed = self.settings.seed + 1000 * number
         found = [observe(one, query, tokenizer=tokenizer, merge=merge, insight=self.insight, seed=seed + k) for k, one in enumerate(rolled)]
