@@ -121,6 +121,8 @@ def test_where_phase_two_starts_acts_and_answers():
         answered = _answers(made, [make_item("test", 0, seed=11, family=family) for family in families])
     finally:
         made.close()
+    page = (Path(__file__).parents[2] / "docs" / "results" / "nano" / "terse.md").read_text(encoding="utf-8")
+    assert page.count(f"vlm:nano-terse {made.info.version.split(',')[0]},") == 2  # clean, and in the dark
     right = [score_answer(item, rollout.trajectory.answer or "") for item, rollout, _ in answered]
     assert sum(right) >= 3, right
     assert all(any(step.call and step.result.is_ok for step in rollout.trajectory.steps) for _, rollout, _ in answered)
