@@ -31,7 +31,7 @@ def collect(media: Path) -> tuple[list[dict], list[dict]]:
     """Features and truth of every object, with the saliency network and without it."""
     import cv2
 
-    saliency, with_net, without = Saliency(threads=1), [], []
+    saliency, with_net, without = Saliency(), [], []
     for item in [*davis_items(media, frames=6), *coco_items(media), *drawn_items(120, seed=1)]:
         box = whole_pixels(tight_box(item.mask), item.mask.shape)
         x0, y0, x1, y1 = window_around(box, item.mask.shape)

@@ -30,7 +30,7 @@ SHAPES = ("circle", "square", "star", "triangle")
 
 @pytest.fixture(scope="module", params=["classical", pytest.param("u2netp-fusion", marks=needs_saliency)])
 def engine(request):
-    return ClassicalSeg() if request.param == "classical" else DefaultSeg(threads=1)
+    return ClassicalSeg() if request.param == "classical" else DefaultSeg()
 
 
 def draw(shape: str, radius: float, ground: str, seed: int, size: tuple[int, int] = (240, 320)) -> tuple[np.ndarray, np.ndarray]:
@@ -265,7 +265,7 @@ def test_mobile_sam_missing_says_where_it_is_looked_for(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not os.environ.get(FOLDER_ENV), reason=f"{FOLDER_ENV} names no folder with MobileSAM's ONNX files")
 def test_mobile_sam_cuts_out_a_shape_and_encodes_an_image_once():
-    engine = MobileSamSeg(threads=1)
+    engine = MobileSamSeg()
     image, truth = draw("circle", 60, "photo", 1, size=(300, 400))
     first, score = engine.segment(image, box=box_of(truth), point=None, image_key="a")
     assert iou(first, truth) >= 0.9 and score > 0.8

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pixelis.core.errors import NotInstalled
+from pixelis.tools.engines.onnx_session import onnx_session
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -41,30 +42,16 @@ def model_path(file_name: str, *, package: str = "rapidocr") -> Path:
     return path
 
 
-def open_session(file_name: str, threads: int = 1) -> onnxruntime.InferenceSession:
-    """A CPU session for one model, shared by everybody in the process (running one is thread-safe).
-
-    Args:
-        threads: threads inside one run. 1 keeps sums in one order, so that equal input gives equal bytes on any machine load.
-    """
+def open_session(file_name: str) -> onnxruntime.InferenceSession:
+    """A CPU session for one model, shared by everybody in the process (running one is thread-safe)."""
     with _lock:  # two threads that ask at once must not load the weights twice
-        return _session(file_name, threads)
+        return _session(file_name)
 
 
 @functools.cache
-def _session(file_name: str, threads: int) -> onnxruntime.InferenceSession:
-    path = model_path(file_name)
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise NotInstalled("onnxruntime", PIP_COMMAND) from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # Inputs differ in size from call to call: the arena would keep the largest of each for ever.
-    options.enable_cpu_mem_arena = False
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+def _session(file_name: str) -> onnxruntime.InferenceSession:
+    # Lines are read side by side, each in one thread; the detector has the machine to itself. Inputs differ in size from call to call.
+    return onnx_session(model_path(file_name), threads=1 if file_name == RECOGNISER else None, keeps_memory=False)
 
 
 @functools.cache

@@ -148,23 +148,3 @@ def file_tag(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()[:12]
-
-
-def onnx_session(path: Path, threads: int):
-    """An onnxruntime session on the CPU, sequential inside so that equal inputs give equal bytes.
-
-    Raises:
-        NotInstalled: onnxruntime is missing.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        from pixelis.core.errors import NotInstalled
-
-        raise NotInstalled("onnxruntime", "pip install onnxruntime") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # Threads that spin while they wait are slow company: on a busy machine they take the cores that the others need.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # these graphs carry unused initialisers; the warnings say nothing to a user
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

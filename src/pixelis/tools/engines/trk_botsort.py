@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 
 from pixelis.core.errors import NotInstalled
-from pixelis.tools.engines.seg_common import file_tag, onnx_session
+from pixelis.tools.engines.onnx_session import onnx_session
+from pixelis.tools.engines.seg_common import file_tag
 from pixelis.tools.engines.trk_base import BoxTuple, SteadySize, TrackedBox, as_rgb, box_iou
 from pixelis.tools.engines.trk_flow import Camera, Pyramid
 
@@ -49,7 +50,7 @@ class BotSortTrk:
         self._path = None if detector is None else Path(detector)
         if self._path is not None and not self._path.is_file():
             raise NotInstalled(f"the detector {self._path}", "put a YOLOX ONNX file there, or name none to follow motion blobs")
-        self._session = None if self._path is None else onnx_session(self._path, 1)
+        self._session = None if self._path is None else onnx_session(self._path)
         self._min_score = min_score
 
     @cached_property
