@@ -27,7 +27,7 @@ from pixelis.rewards.groups import advantages
 from pixelis.rollout.run import Limits, Runner
 from pixelis.tools.toolbox import resolved
 from pixelis.train.bank import FeatureBank
-from pixelis.train.packing import pack_rollouts
+from pixelis.train.packing import in_brackets, pack_rollouts
 from pixelis.train.policy_learner import PolicyLearner
 from pixelis.train.rft_reward import Judge, Seen
 from pixelis.train.start import load_learner
@@ -130,14 +130,8 @@ def by_part(learner: PolicyLearner, one: torch.Tensor, two: torch.Tensor) -> str
 
 
 def coordinates(one: Seen, decode: Callable[[list[int]], str]) -> torch.Tensor:
-    """Which of the sampled tokens [N] stand between brackets."""
-    found, is_inside = [], False
-    for id_ in (id_ for run in one.trajectory.tokens if run.role == "policy" for id_ in run.ids):
-        text = decode([id_])
-        is_inside = is_inside and "]" not in text
-        found.append(is_inside)
-        is_inside = is_inside or ("[" in text and "]" not in text)
-    return torch.tensor(found)
+    """Which of the sampled tokens [N] are coordinates."""
+    return torch.from_numpy(np.concatenate([in_brackets(run.ids, decode) for run in one.trajectory.tokens if run.role == "policy"]))
 
 
 def gradient(learner: PolicyLearner, seen: list[Seen], kept: list[torch.Tensor], gain: np.ndarray, rows: np.ndarray) -> torch.Tensor:

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from pixelis.rewards.answer import anls, exact, is_flood, relative_accuracy
 from pixelis.rewards.coherence import adjacent_cosines, coherence
 from pixelis.rewards.curiosity import curiosity, gate, mean_curiosity, surprise
-from pixelis.rewards.groups import EPSILON, RewardWeights, advantages, pixel_reasoner_bonus, standardised, total_reward, turn_advantages
+from pixelis.rewards.groups import (
+    EPSILON,
+    RewardWeights,
+    advantages,
+    call_advantages,
+    pixel_reasoner_bonus,
+    standardised,
+    total_reward,
+    turn_advantages,
+)
 from pixelis.rewards.penalty import fines, penalty
 from pixelis.rewards.priors import argument_l2, argument_tv, next_step_infonce
 from pixelis.rewards.running import FamilyStatistics, Running
@@ -187,6 +196,13 @@ def test_turns_are_charged_with_what_they_lead_to():
     assert np.allclose(turn_advantages(np.array([1.0, 0.0]), [np.zeros(1), np.zeros(1)])[0], 1, atol=1e-3)  # over the group's own deviation
     with pytest.raises(ValueError, match="two finite"):
         turn_advantages(np.array([1.0]), [np.zeros(1)])
+
+
+def test_calls_are_compared_with_those_at_the_same_step():
+    """First steps: 2 of 3 are true. Second steps: 1 of 2. A rollout without steps takes no part."""
+    found = call_advantages([[True, False], [False, True], [True], []], worth=0.6, scale=1 - EPSILON)
+    assert [list(each) for each in found] == [pytest.approx([0.2, -0.3]), pytest.approx([-0.4, 0.3]), pytest.approx([0.2]), []]
+    assert [len(each) for each in call_advantages([[], []], worth=1.0)] == [0, 0]
 
 
 @given(st.lists(st.booleans(), max_size=12), st.integers(0, 8))

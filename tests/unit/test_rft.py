@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+
+from transformers import AutoModelForImageTextToText
 
 from pixelis.agent import make_executor
 from pixelis.core.errors import ConfigError, DataError
@@ -61,6 +64,15 @@ def train(born, out, settings=SETTINGS, *, log=lambda _: None, blind=False, make
         return run_rft(policy, make_executor(tools), tools, out, settings, judge=judge, make_copy=make_copy, log=log)
     finally:
         policy.close()
+
+
+def test_a_model_written_in_half_precision_learns_in_single(born, tmp_path):
+    half = AutoModelForImageTextToText.from_pretrained(born, dtype=torch.float16)
+    shutil.copytree(born, tmp_path, dirs_exist_ok=True)
+    half.save_pretrained(tmp_path)
+    assert {p.dtype for p in load_learner(tmp_path).model.parameters()} == {torch.float32}
+    with pytest.raises(ConfigError, match="float16"):
+        load_learner(tmp_path, dtype="float16")
 
 
 def rows_of(folder):
@@ -216,9 +228,29 @@ def test_credit_by_turn_lies_on_the_tokens_of_the_turn():
     assert np.isnan(none)
 
 
-def test_a_run_with_credit_by_turn(born, tmp_path):
-    train(born, tmp_path / "turns", replace(SETTINGS, credit="turn"))
-    assert all(row["used"] and np.isfinite(row["loss"]).all() for row in rows_of(tmp_path / "turns"))
+def test_credit_by_call_judges_coordinates_by_their_own_call():
+    """Two rollouts of one call each, true and not: coordinates get half of (1 - 1/2) and of (0 - 1/2), all else what it had."""
+    text = ["look", "[", "12", ",", "34", "]"]
+    runs = [
+        SimpleNamespace(role="policy", ids=range(6)),
+        SimpleNamespace(role="tool", ids=[1, 2]),
+        SimpleNamespace(role="policy", ids=range(3)),
+    ]
+    seen = [SimpleNamespace(group=0, trajectory=SimpleNamespace(tokens=runs), is_true=is_true) for is_true in (True, False)]
+    judge = SimpleNamespace(valid=lambda one: (one.is_true,))
+    parts, had = SimpleNamespace(total_N=np.array([1.0, 0.0])), [np.full(9, 0.7), np.full(9, -0.7)]
+    for negative in (1.0, 0.5):
+        settings = replace(SETTINGS, scale="none", credit="call", negative=negative)
+        one, two = rft._by_call(seen, parts, had, judge, settings, lambda ids: text[ids[0]])
+        assert one == pytest.approx([0.7, 0.7, 0.25, 0.25, 0.25, 0.7, 0.7, 0.7, 0.7], abs=1e-3)
+        assert two == pytest.approx([-0.7, -0.7, *[-0.25 * negative] * 3, *[-0.7] * 4], abs=1e-3)
+    assert rft._by_call(seen, parts, [had[0], np.nan], judge, settings, lambda ids: text[ids[0]])[1] is np.nan
+
+
+@pytest.mark.parametrize("credit", ["turn", "call"])
+def test_a_run_with_finer_credit(born, tmp_path, credit):
+    train(born, tmp_path / credit, replace(SETTINGS, credit=credit))
+    assert all(row["used"] and np.isfinite(row["loss"]).all() for row in rows_of(tmp_path / credit))
 
 
 @pytest.mark.parametrize("spares", [True, False])

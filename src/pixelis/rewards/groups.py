@@ -122,3 +122,18 @@ def turn_advantages(
     gain_GT = (reward - reward.mean())[:, None] - (ahead_GT - ahead_GT.mean(0))
     gain_GT = np.where(gain_GT < 0, negative * gain_GT, gain_GT) / (spread + EPSILON)
     return [gain_GT[row, : len(fines) + 1] for row, fines in enumerate(fines_GS)]
+
+
+def call_advantages(is_valid_GS: Sequence[Sequence[bool]], *, worth: float, scale: float = 1.0) -> list[np.ndarray]:
+    """Advantages of the calls of a group's rollouts, [S] each: worth * (valid - share of valid calls at that step) / (scale + epsilon).
+
+    Where a call points shows in its own result; what the rollout comes to in the end adds nothing to that but the luck of other turns.
+
+    Args:
+        is_valid_GS: of each rollout's steps, whether its result is true.
+        worth: what a true call counts, in units of the reward.
+        scale: the deviation of rewards that the other advantages are divided by.
+    """
+    num_steps = max((len(each) for each in is_valid_GS), default=0)
+    share_S = [float(np.mean([each[t] for each in is_valid_GS if t < len(each)])) for t in range(num_steps)]
+    return [worth * (np.asarray(each, np.float64) - share_S[: len(each)]) / (scale + EPSILON) for each in is_valid_GS]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from pixelis.core.trajectory import Trajectory
 from pixelis.policy.base import Task
@@ -30,3 +32,14 @@ def pack_rollouts(policy: VlmPolicy, bank: FeatureBank, task: Task, rollouts: Se
         shown = [ImageRef(name, bank.grids[name]) for name in trajectory.tokens[0].images]
         found.append((trajectory, pack_trajectory(trajectory, policy.format, shown, crop_grid=bank.grids.__getitem__)))
     return found
+
+
+def in_brackets(ids: Sequence[int], decode: Callable[[Sequence[int]], str]) -> np.ndarray:
+    """Which tokens of a turn stand between square brackets, bool [N]: coordinates, in thoughts and in arguments."""
+    found, is_inside = [], False
+    for id_ in ids:
+        text = decode([id_])
+        is_inside = is_inside and "]" not in text
+        found.append(is_inside)
+        is_inside = is_inside or text.rfind("[") > text.rfind("]")
+    return np.array(found, bool)

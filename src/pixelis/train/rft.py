@@ -23,7 +23,7 @@ from pixelis.data.world.item import Item
 from pixelis.data.world.items import FAMILIES, make_item, render
 from pixelis.policy.base import Task
 from pixelis.policy.vlm import VlmPolicy
-from pixelis.rewards.groups import Advantages, advantages, turn_advantages
+from pixelis.rewards.groups import Advantages, advantages, call_advantages, turn_advantages
 from pixelis.rollout.run import Limits, Rollout, Runner
 from pixelis.tools.execute import Executor
 from pixelis.tools.settings import ToolSettings
@@ -33,7 +33,7 @@ from pixelis.train.corridor import regulate
 from pixelis.train.crew import Crew, Equipment, Prompt, crew
 from pixelis.train.grpo import kl_of
 from pixelis.train.optim import set_rate, share_done
-from pixelis.train.packing import pack_rollouts
+from pixelis.train.packing import in_brackets, pack_rollouts
 from pixelis.train.policy_learner import Measured, PolicyLearner, UpdateFacts, sampler_mismatch
 from pixelis.train.rft_record import journal, short_row, update_row
 from pixelis.train.rft_reward import Judge, Parts, Seen
@@ -140,7 +140,9 @@ def one_update(
             raise DataError(f"training and sampler disagree by {mismatch:.4f} nats per token, three updates in a row: nothing was learnt")
         set_rate(learner.optimizer, _share_done(progress, settings))
         beta = progress.corridor.beta if settings.use_corridor else settings.beta
-        credit = _by_turn(seen, parts, gain, judge, settings) if settings.credit == "turn" else gain.tolist()
+        credit = gain.tolist() if settings.credit == "rollout" else _by_turn(seen, parts, gain, judge, settings)
+        if settings.credit == "call":
+            credit = _by_call(seen, parts, credit, judge, settings, policy.format.decode)
         facts = [] if is_held else _learn(learner, seen, measured, credit, beta, settings.minibatches, seed)
         dynamics = judge.learn(seen, seed=seed)
         kl = kl_of([m.logp_N for m in measured], [m.anchor_logp_N for m in measured])  # before the step
@@ -235,6 +237,30 @@ def _by_turn(seen: Sequence[Seen], parts: Parts, gain: np.ndarray, judge: Judge,
                 lengths = [len(run.ids) for run in seen[k].trajectory.tokens if run.role == "policy"]
                 credit[k] = np.repeat(each[: len(lengths)], lengths)
     return credit
+
+
+def _by_call(
+    seen: Sequence[Seen],
+    parts: Parts,
+    credit: Sequence[float | np.ndarray],
+    judge: Judge,
+    settings: RftSettings,
+    decode: Callable[[Sequence[int]], str],
+) -> list[float | np.ndarray]:
+    """`credit`, with the advantages of coordinates replaced: each is judged by the result of the call that its turn makes."""
+    owner, found = np.array([one.group for one in seen]), list(credit)
+    for group in np.unique(owner):
+        rows = np.flatnonzero(owner == group)
+        calls = call_advantages([judge.valid(seen[k]) for k in rows], worth=settings.call_worth, scale=_scale(parts, settings) or 1.0)
+        for k, each in zip(rows, calls, strict=True):
+            if not np.isfinite(credit[k]).all():
+                continue
+            runs = [run.ids for run in seen[k].trajectory.tokens if run.role == "policy"]
+            values = np.split(np.array(credit[k], np.float64), np.cumsum([len(ids) for ids in runs])[:-1])
+            for ids, own, value in zip(runs, each, values, strict=False):  # the turn that answers makes no call
+                value[in_brackets(ids, decode)] = own if own > 0 else settings.negative * own
+            found[k] = np.concatenate(values)
+    return found
 
 
 def _learn(

@@ -195,8 +195,11 @@ class Judge:
 
     def fines(self, one: Seen) -> np.ndarray:
         """What each step of a rollout costs, [S]."""
-        is_valid = one.valid_steps if self.invalid == "untrue" else [step.result.is_ok for step in one.trajectory.steps]
-        return fines([not valid for valid in is_valid], **self._rates())
+        return fines([not valid for valid in self.valid(one)], **self._rates())
+
+    def valid(self, one: Seen) -> tuple[bool, ...]:
+        """Per step, whether it is spared the fine for invalid calls."""
+        return one.valid_steps if self.invalid == "untrue" else tuple(step.result.is_ok for step in one.trajectory.steps)
 
     def _rates(self) -> dict[str, Any]:
         return {"per_invalid": self.invalid_call, "per_extra": self.extra_step, "free_steps": self.free_steps}

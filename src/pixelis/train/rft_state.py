@@ -52,7 +52,9 @@ class RftSettings:
         invalid, invalid_call, free_steps, extra_step: what the penalty counts; see `Judge`.
         scale: what advantages are divided by: the standard deviation of rewards in the group, that of the batch, or nothing.
         negative: weight of negative advantages.
-        credit: whether a turn gets the advantage of its whole rollout, or is not charged with the fines of turns before it.
+        credit: "rollout" gives all tokens the advantage of their rollout, "turn" does not charge a turn with the fines of turns before it,
+            and "call" besides judges coordinates by their own call's result alone.
+        call_worth: what a true call counts for its coordinates, in units of the reward, where credit is by call.
         spares_cut: rollouts that ran into a limit get no negative advantage; False compares them like any other.
     """
 
@@ -85,7 +87,8 @@ class RftSettings:
     extra_step: float = PER_EXTRA_STEP
     scale: Scale = "group"
     negative: float = 1.0
-    credit: Literal["rollout", "turn"] = "rollout"
+    credit: Literal["rollout", "turn", "call"] = "rollout"
+    call_worth: float = 0.5
     spares_cut: bool = True
     seed: int = 0
 

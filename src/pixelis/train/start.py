@@ -28,18 +28,26 @@ def load_learner(
     Args:
         lora: rank, alpha and dropout (`config_train.LoraTable`) of new adapters; None trains the language model itself.
         adapter: the folder of a trained adapter, which learns on instead of new ones.
+        dtype: of the model; "auto" is float32 where all of it learns, whatever the checkpoint was written in, and else as `load_checkpoint`
+            has it. Adapters are float32 either way.
         prompting: how it will be prompted from now on; what the checkpoint says when None.
         gradient_checkpointing: keep only what enters each layer and compute the rest once more on the way back: a third more
             arithmetic, for a fraction of the memory. Measuring and sampling are as without.
 
     Raises:
-        ConfigError: no checkpoint of the Qwen3-VL family; new adapters and a trained one are both asked for.
+        ConfigError: no checkpoint of the Qwen3-VL family; new adapters and a trained one are both asked for; all of it is to learn in
+            float16, in which Adam divides by 0.
         DataError: no adapter lies in the folder.
         NotInstalled: adapters without peft.
     """
     if lora is not None and adapter is not None:
         raise ConfigError(f"the adapter {adapter} brings its own rank: leave out [lora]")
-    loaded = load_checkpoint(where, dtype=dtype, device=device)
+    is_whole = lora is None and adapter is None
+    if is_whole and dtype == "float16":
+        raise ConfigError(
+            'a model cannot learn whole in float16 (1e-8 is 0 there, and Adam divides by it): set dtype = "float32" or "auto"'
+        )
+    loaded = load_checkpoint(where, dtype="float32" if is_whole and dtype == "auto" else dtype, device=device)
     if prompting is not None:
         loaded = replace(loaded, prompting=prompting)
     if gradient_checkpointing:
