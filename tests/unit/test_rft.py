@@ -247,9 +247,16 @@ def test_credit_by_call_judges_coordinates_by_their_own_call():
     assert rft._by_call(seen, parts, [had[0], np.nan], judge, settings, lambda ids: text[ids[0]])[1] is np.nan
 
 
+def test_slips_of_the_sampler_are_not_credited():
+    logp = torch.log(torch.tensor([0.5, 0.04, 0.06]))
+    assert list(rft._without_slips(-0.5, logp, 0.05)) == [-0.5, 0.0, -0.5]
+    assert list(rft._without_slips(np.array([1.0, 2.0, 3.0]), logp, 0.05)) == [1.0, 0.0, 3.0]
+    assert np.isnan(rft._without_slips(float("nan"), logp, 0.05)).all()  # left out as before
+
+
 @pytest.mark.parametrize("credit", ["turn", "call"])
 def test_a_run_with_finer_credit(born, tmp_path, credit):
-    train(born, tmp_path / credit, replace(SETTINGS, credit=credit))
+    train(born, tmp_path / credit, replace(SETTINGS, credit=credit, least_p=1e-6))
     assert all(row["used"] and np.isfinite(row["loss"]).all() for row in rows_of(tmp_path / credit))
 
 

@@ -143,6 +143,8 @@ def one_update(
         credit = gain.tolist() if settings.credit == "rollout" else _by_turn(seen, parts, gain, judge, settings)
         if settings.credit == "call":
             credit = _by_call(seen, parts, credit, judge, settings, policy.format.decode)
+        if settings.least_p:
+            credit = [_without_slips(each, m.logp_N, settings.least_p) for each, m in zip(credit, measured, strict=True)]
         facts = [] if is_held else _learn(learner, seen, measured, credit, beta, settings.minibatches, seed)
         dynamics = judge.learn(seen, seed=seed)
         kl = kl_of([m.logp_N for m in measured], [m.anchor_logp_N for m in measured])  # before the step
@@ -261,6 +263,11 @@ def _by_call(
                 value[in_brackets(ids, decode)] = own if own > 0 else settings.negative * own
             found[k] = np.concatenate(values)
     return found
+
+
+def _without_slips(credit: float | np.ndarray, logp_N: torch.Tensor, least_p: float) -> np.ndarray:
+    """Advantages [N], 0 for tokens that were as improbable as that; NaN stays."""
+    return np.where((logp_N.cpu().numpy() < math.log(least_p)) & np.isfinite(credit), 0.0, credit)
 
 
 def _learn(
