@@ -82,6 +82,7 @@ def _serve(wanted: AdaptRecipe, folder: Path, checkpoint: str, *, log: Any, has_
         delta=vote.delta,
         quantile=fitted.quantile if vote.use_conformal else None,
         counts_neighbours=vote.counts_neighbours,
+        baseline=vote.baseline,
         negative=vote.negative,
     )
     corridor = CorridorSettings(**wanted.corridor.model_dump())

@@ -61,6 +61,7 @@ class VoteTable(Table):
     delta: float = Field(default=DELTA, ge=0, le=1)
     power: float = Field(default=Weighing().power, ge=0)
     entropy_scale: float = Field(default=1.0, gt=0)
+    baseline: Literal["stream", "query"] = "stream"
     negative: float = Field(default=1.0, ge=0, le=1)
 
 

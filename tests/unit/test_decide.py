@@ -231,6 +231,17 @@ def test_credit_by_hand():
     assert after.value == pytest.approx(0.5) and after.baseline == pytest.approx(0.9 * 0.5 + 0.1 * 1.45 / 4)
 
 
+def test_returns_against_the_mean_of_their_own_query():
+    """Returns 0.75, 1, -0.3 and 0 have the mean 1.45 / 4; what earlier queries came to plays no part, and is still kept."""
+    decision, how = decide(QUERY), DecisionSettings(baseline="query")
+    found, after = credit(QUERY, decision, ValueState(baseline=9.0), how)
+    assert found.advantages == pytest.approx([each - 1.45 / 4 for each in (0.75, 1.0, -0.3, 0.0)])
+    assert after.baseline == pytest.approx(0.9 * 9.0 + 0.1 * 1.45 / 4)
+    doubled = replace(QUERY, rollouts=(*QUERY.rollouts, replace(QUERY.rollouts[1], id="b2")))
+    again, _ = credit(doubled, decide(doubled, how), ValueState(), how)
+    assert sum(again.advantages) == pytest.approx(0) and not all(again.is_kept)  # a repeat has no part in the mean
+
+
 def test_a_repeat_counts_in_the_vote_but_teaches_nothing():
     doubled = replace(QUERY, rollouts=(*QUERY.rollouts, replace(QUERY.rollouts[1], id="b2")))
     found, _ = credit(doubled, decide(doubled), ValueState())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -27,6 +27,8 @@ from pixelis.ttrl.returns import DUPLICATE, advantages, kept, returns
 from pixelis.ttrl.similarity import TEMPERATURE, similarities
 from pixelis.ttrl.value import BASELINE_DECAY, VALUE_DECAY, ValueState, ema, neighbourhood_value, value_weight
 from pixelis.ttrl.vote import Ballot, Voter, Weighing, hold_vote
+
+Baseline = Literal["stream", "query"]
 
 
 @record
@@ -50,6 +52,8 @@ class DecisionSettings:
     value_decay: float = VALUE_DECAY
     baseline_decay: float = BASELINE_DECAY
     duplicate: float = DUPLICATE
+    baseline: Baseline = "stream"
+    """What returns are measured against: the running mean of earlier queries, or the mean of the query's own rollouts that are kept."""
     negative: float = 1.0
     """What negative advantages are multiplied by, in [0, 1]."""
 
@@ -226,7 +230,8 @@ def credit(
     first = next((k for k, one in enumerate(rollouts) if one.id == decision.exemplar), None)
     kept_N = kept([one.evidence for one in rollouts], [one.label for one in rollouts], first=first, threshold=settings.duplicate)
     is_masked = decision.is_abstaining or decision.exemplar is None
-    advantage_N = np.where(kept_N & (not is_masked), advantages(return_N, state.baseline, weight, negative=settings.negative), 0.0)
+    baseline = state.baseline if settings.baseline == "stream" else math.fsum(return_N[kept_N]) / int(kept_N.sum())
+    advantage_N = np.where(kept_N & (not is_masked), advantages(return_N, baseline, weight, negative=settings.negative), 0.0)
     if not is_masked:
         after = replace(after, baseline=ema(state.baseline, float(return_N.mean()), settings.baseline_decay))
     return (
