@@ -17,6 +17,7 @@ from transformers import AutoModelForImageTextToText
 
 from pixelis.agent import make_executor
 from pixelis.core.errors import ConfigError, DataError
+from pixelis.core.store import alone
 from pixelis.policy.prompt import Prompting
 from pixelis.policy.vlm import VlmPolicy
 from pixelis.policy.vlm_load import load_checkpoint
@@ -25,7 +26,7 @@ from pixelis.tools.settings import ToolSettings
 from pixelis.tools.toolbox import resolved
 from pixelis.train import rft
 from pixelis.train.rft import run_rft
-from pixelis.train.rft_record import alarm_of
+from pixelis.train.rft_record import alarm_of, journal
 from pixelis.train.rft_reward import Judge
 from pixelis.train.rft_state import Progress, RftSettings
 from pixelis.train.start import load_learner, make_sampler
@@ -106,6 +107,20 @@ def test_the_anchor_stays_and_the_policy_moves(born, trained):
     assert not any("visual" in name for name in moved)
     assert moved and sum(row["used"] for row in rows_of(trained)) > 6
     assert rows_of(trained)[-1]["kl"] > 0  # and the anchor, which did not move, sees it
+
+
+def test_the_journal_of_a_resumed_run_is_whole_before_its_next_row(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"update": 0}\n{"update": 1}\n{"upda')
+    with journal(path, 1) as write:
+        assert path.read_text() == '{"update": 0}\n'  # what a kill here would leave
+        write({"update": 1})
+    assert path.read_text() == '{"update": 0}\n{"update": 1}\n'
+
+
+def test_two_processes_do_not_train_in_one_folder(born, tmp_path):
+    with alone(tmp_path), pytest.raises(DataError, match="another process is at work"):
+        train(born, tmp_path)
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(born, trained, tmp_path):

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,22 @@ def _acknowledged_bytes(path: Path) -> int:
                 return start + newline + 1
             end = start
     return 0
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """No other process works in a folder meanwhile: two would write over each other. The lock goes with the process that holds it, however
+    that ends.
+
+    Raises:
+        DataError: another process is at work there.
+    """
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise DataError(f"{folder}: another process is at work in it; wait for it, or choose another folder") from None
+        yield
 
 
 def write_whole(path: Path, data: bytes) -> None:

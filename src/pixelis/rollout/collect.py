@@ -8,14 +8,12 @@ makes the same bytes again.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import as_completed
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from pixelis import __version__
 from pixelis.core.decisive import decisive_steps
 from pixelis.core.errors import DataError
 from pixelis.core.media import open_medium
-from pixelis.core.store import RunWriter
+from pixelis.core.store import RunWriter, alone
 from pixelis.core.trajectory import Trajectory
 from pixelis.data.cota.accept import Facts, accept, facts_of
 from pixelis.data.stats import TraceFacts
@@ -127,7 +125,7 @@ def collect(
     settings = resolved(settings)
     shards = plan.shards()
     _claim(folder, plan, settings)
-    with _alone(folder):
+    with alone(folder):
         missing = [k for k in range(len(shards)) if not _shard(folder, k).is_dir()]
         done, num_traces = len(shards) - len(missing), 0
         missing = missing[:max_shards] if max_shards is not None else missing
@@ -138,21 +136,6 @@ def collect(
                 progress(done, len(shards), num_traces)
         give_verdicts(folder)
     return folder
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two collections at once would write the same shards. The lock goes with the process that holds it, however that ends.
-
-    Raises:
-        DataError: another process collects into the folder.
-    """
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DataError(f"{folder}: another process is collecting into it; wait for it, or choose another folder") from None
-        yield
 
 
 def _run_all(jobs: list[tuple], num_workers: int) -> Iterator[int]:

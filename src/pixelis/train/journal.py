@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,9 +25,7 @@ class Journal:
         self._board: Any = None
         if path is None:
             return
-        kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step] if path.exists() and step else []
-        self._file = path.open("w", encoding="utf-8")
-        self._file.writelines(f"{line}\n" for line in kept)
+        self._file = reopened(path, lambda row: 0 < step >= row["step"])
         try:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -70,6 +69,19 @@ class Journal:
             for key, value in (row | {f"dev/{k}": v for k, v in row.get("dev", {}).items()}).items():
                 if isinstance(value, (int, float)) and key not in ("step", "epoch"):
                     self._board.add_scalar(key, value, row["step"])
+
+
+def reopened(path: Path, is_kept: Callable[[dict], bool]) -> IO[str]:
+    """A file of JSON lines to append to, without its lines that are not kept; a kill leaves the old file or the new one, whole.
+
+    A last line that was cut is dropped.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    kept = [line for line in lines if line.endswith("\n") and is_kept(json.loads(line))]
+    part = path.with_name(path.name + ".part")
+    part.write_text("".join(kept), encoding="utf-8")
+    os.replace(part, path)
+    return path.open("a", encoding="utf-8")
 
 
 def _rounded(row: dict) -> dict:

@@ -19,6 +19,7 @@ import torch
 
 from pixelis.core.errors import ConfigError, DataError
 from pixelis.core.media import open_medium
+from pixelis.core.store import alone
 from pixelis.data.world.item import Item
 from pixelis.data.world.items import FAMILIES, make_item, render
 from pixelis.policy.base import Task
@@ -67,7 +68,8 @@ def run_rft(
 
     Raises:
         ConfigError: the policy does not sample from its whole distribution, `out` holds a run of other settings, or workers have no copy.
-        DataError: training and sampler see different things three updates in a row, or the policy is blind.
+        DataError: training and sampler see different things three updates in a row, the policy is blind, or another process is at work in
+            `out`.
     """
     if policy.sampling.temperature != 1.0 or policy.sampling.top_p != 1.0:
         raise ConfigError("reinforcement learns from what the policy itself would say: set temperature = 1 and top_p = 1")
@@ -86,7 +88,7 @@ def run_rft(
     progress = resume(out, learner, judge, settings)
     limits = Limits(max_steps=settings.max_steps)
     saved = time.monotonic()
-    with journal(out / "metrics.jsonl", progress.update) as write, ExitStack() as stack:
+    with alone(out), journal(out / "metrics.jsonl", progress.update) as write, ExitStack() as stack:
         sampler: Runner | Crew = Runner(policy, executor, settings=tool_settings, limits=limits, num_parallel=settings.num_parallel)
         if settings.workers:
             sampler = stack.enter_context(crew(settings.workers, Equipment(make_copy, tool_settings, limits)))

@@ -14,6 +14,7 @@ import numpy as np
 from pixelis.core.ops import OPS
 from pixelis.rewards.chains import valid_share
 from pixelis.rewards.groups import Advantages
+from pixelis.train.journal import reopened
 from pixelis.train.policy_learner import UpdateFacts
 from pixelis.train.rft_reward import Parts, Seen
 from pixelis.train.rft_state import Progress, RftSettings
@@ -87,9 +88,7 @@ def short_row(row: dict[str, Any], settings: RftSettings) -> dict[str, Any]:
 @contextmanager
 def journal(path: Path, first: int) -> Iterator[Callable[[dict], None]]:
     """Appends rows; those of updates that will be done again are dropped."""
-    kept = [line for line in path.read_text().splitlines() if json.loads(line)["update"] < first] if path.is_file() else []
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(f"{line}\n" for line in kept)
+    with reopened(path, lambda row: row["update"] < first) as file:
 
         def write(row: dict) -> None:
             file.write(json.dumps(row) + "\n")

@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 
 from pixelis.core.errors import ConfigError, DataError
+from pixelis.core.store import alone
 from pixelis.policy.buffer import ChatFormat
 from pixelis.policy.vlm_load import Checkpoint
 from pixelis.policy.vlm_vision import Vision
@@ -113,7 +115,7 @@ def run_sft(
         ranks: the processes that train together, each with all of the traces; the first writes.
 
     Raises:
-        DataError: damaged or empty traces.
+        DataError: damaged or empty traces, or another process is at work in `out`.
         ConfigError: `out` holds a run of other settings.
     """
     out = Path(out)
@@ -143,7 +145,8 @@ def run_sft(
     log = log if ranks.is_first else lambda _: None
     log({"traces": len(lessons), "dev": len(dev), "left_out_as_too_long": num_long, "learning_parameters": learner.num_learning}
         | estimate(learner, class_room.lengths, settings))  # fmt: skip
-    with Journal(out / "metrics.jsonl" if ranks.is_first else None, progress.step, log) as journal:
+    journal_path = out / "metrics.jsonl" if ranks.is_first else None
+    with alone(out) if ranks.is_first else nullcontext(), Journal(journal_path, progress.step, log) as journal:
         _train(learner, class_room, lessons, dev, progress, hardness, settings, out, journal)
         _finish(learner, class_room, lessons, dev, checkpoint, out, journal, progress)
     return out
