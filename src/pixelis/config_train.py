@@ -235,7 +235,6 @@ class RftTable(Table):
     negative: float = Field(default=1.0, ge=0)
     credit: Literal["rollout", "turn", "call"] = "rollout"
     call_worth: float = Field(default=0.5, gt=0)
-    least_p: float = Field(default=0.0, ge=0, lt=1)
     spares_cut: bool = True
 
 

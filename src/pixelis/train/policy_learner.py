@@ -7,6 +7,7 @@ The anchor stays where it is (phase 2) or follows the policy slowly (phase 3). L
 from __future__ import annotations
 
 import copy
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from pixelis.train.optim import Optimizer, make_optimizer
 
 FROM_TOP = 3
 """Which block's output stands for what was seen, counted from the last."""
+RECENT_NORMS, FEW_NORMS = 32, 3
+"""Steps whose gradients say how long one usually is, and how many must be known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,13 +66,24 @@ class PolicyLearner:
         policy: its model learns; nothing may be sampled from it during a step (`VlmPolicy.paused`).
         bank: features of every image that an example shows.
         batch_tokens: padded tokens of one pass.
+        clip: the largest norm of a gradient; longer ones are shortened to it.
+        clip_times: and to so many times the median norm of the last steps, once a few are known; None goes by `clip` alone.
         anchor: which adapter is the anchor, where there are adapters.
     """
 
     def __init__(
-        self, policy: VlmPolicy, bank: FeatureBank, *, rate: float, batch_tokens: int = 6000, clip: float = 1.0, anchor: str = ANCHOR
+        self,
+        policy: VlmPolicy,
+        bank: FeatureBank,
+        *,
+        rate: float,
+        batch_tokens: int = 6000,
+        clip: float = 1.0,
+        clip_times: float | None = None,
+        anchor: str = ANCHOR,
     ) -> None:
-        self._policy, self._batch_tokens, self._clip = policy, batch_tokens, clip
+        self._policy, self._batch_tokens, self._clip, self._clip_times = policy, batch_tokens, clip, clip_times
+        self._norms: deque[float] = deque(maxlen=RECENT_NORMS)
         self._features_of: FeaturesOf = bank.features
         self.model, self.base = policy.checkpoint.model, policy.checkpoint.base
         self.base.model.visual.requires_grad_(False)
@@ -202,13 +216,21 @@ class PolicyLearner:
             loss = loss_of(rows, *scored)
             loss.backward()
             loss_sum += float(loss.detach())
-        norm = float(torch.nn.utils.clip_grad_norm_(self._learning, self._clip))
+        norm = float(torch.nn.utils.clip_grad_norm_(self._learning, self.longest))
         is_sound = bool(np.isfinite([loss_sum, norm]).all())
         if is_sound:
+            self._norms.append(norm)
             self.optimizer.step()
         self.optimizer.zero_grad()
         self.model.eval()
         return loss_sum, norm, not is_sound
+
+    @property
+    def longest(self) -> float:
+        """The norm to which the next gradient is shortened."""
+        if self._clip_times is None or len(self._norms) < FEW_NORMS:
+            return self._clip
+        return min(self._clip, self._clip_times * float(np.median(self._norms)))
 
     def _logp(
         self, base: Any, batch: Batch, hidden_BTD: torch.Tensor, *, wants_entropy: bool = False
@@ -231,11 +253,12 @@ class PolicyLearner:
 
     def state(self) -> dict[str, Any]:
         """What learns, and the optimiser's memory; tensors are the live ones."""
-        return {"model": learning_of(self.model), "optimizer": self.optimizer.state_dict()}
+        return {"model": learning_of(self.model), "optimizer": self.optimizer.state_dict(), "norms": list(self._norms)}
 
     def load_state(self, state: dict[str, Any]) -> None:
         take_learning(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self._norms = deque(state.get("norms", ()), maxlen=RECENT_NORMS)
 
     def anchor_state(self) -> dict[str, torch.Tensor]:
         """The anchor's weights, for an anchor that follows."""

@@ -44,6 +44,9 @@ from pixelis.train.step_heads import step_inputs
 LEAST_SIGHT = 1e-3
 """Mean change of log p, in nats, when all pixels are taken away; below it the policy is blind."""
 BANK_BYTES = 512 << 20
+CLIP_TIMES = 3.0
+"""A gradient may be so much larger than the usual one: in runs of 80 steps one or two were 50 to 5,000 times as large, from single tokens
+that a step had made far likelier or unlikelier, and Adam remembers them for dozens of steps."""
 
 
 def run_rft(
@@ -79,7 +82,7 @@ def run_rft(
     out.mkdir(parents=True, exist_ok=True)
     claim(out, policy, settings)
     bank = FeatureBank(policy.vision, max_bytes=BANK_BYTES)
-    learner = PolicyLearner(policy, bank, rate=settings.rate, batch_tokens=settings.batch_tokens)
+    learner = PolicyLearner(policy, bank, rate=settings.rate, batch_tokens=settings.batch_tokens, clip_times=CLIP_TIMES)
     hidden = policy.checkpoint.base.config.text_config.hidden_size
     judge = judge or Judge(
         hidden, settings.curiosity, settings.structure, settings.weights, use_gate=settings.use_gate, invalid=settings.invalid,
@@ -145,8 +148,6 @@ def one_update(
         credit = gain.tolist() if settings.credit == "rollout" else _by_turn(seen, parts, gain, judge, settings)
         if settings.credit == "call":
             credit = _by_call(seen, parts, credit, judge, settings, policy.format.decode)
-        if settings.least_p:
-            credit = [_without_slips(each, m.logp_N, settings.least_p) for each, m in zip(credit, measured, strict=True)]
         facts = [] if is_held else _learn(learner, seen, measured, credit, beta, settings.minibatches, seed)
         dynamics = judge.learn(seen, seed=seed)
         kl = kl_of([m.logp_N for m in measured], [m.anchor_logp_N for m in measured])  # before the step
@@ -265,11 +266,6 @@ def _by_call(
                 value[in_brackets(ids, decode)] = own if own > 0 else settings.negative * own
             found[k] = np.concatenate(values)
     return found
-
-
-def _without_slips(credit: float | np.ndarray, logp_N: torch.Tensor, least_p: float) -> np.ndarray:
-    """Advantages [N], 0 for tokens that were as improbable as that; NaN stays."""
-    return np.where((logp_N.cpu().numpy() < math.log(least_p)) & np.isfinite(credit), 0.0, credit)
 
 
 def _learn(

@@ -55,8 +55,6 @@ class RftSettings:
         credit: "rollout" gives all tokens the advantage of their rollout, "turn" does not charge a turn with the fines of turns before it,
             and "call" besides judges coordinates by their own call's result alone.
         call_worth: what a true call counts for its coordinates, in units of the reward, where credit is by call.
-        least_p: tokens sampled with less probability than this are not credited: they are slips of the sampler, whose gradients are the
-            largest and say the least. The KL counts them.
         spares_cut: rollouts that ran into a limit get no negative advantage; False compares them like any other.
     """
 
@@ -91,7 +89,6 @@ class RftSettings:
     negative: float = 1.0
     credit: Literal["rollout", "turn", "call"] = "rollout"
     call_worth: float = 0.5
-    least_p: float = 0.0
     spares_cut: bool = True
     seed: int = 0
 
