@@ -25,7 +25,7 @@ class Journal:
         self._board: Any = None
         if path is None:
             return
-        self._file = reopened(path, lambda row: 0 < step >= row["step"])
+        self._file = reopened(path, lambda row: step > 0 and row["step"] <= step)
         try:
             from torch.utils.tensorboard import SummaryWriter
 
