@@ -10,6 +10,7 @@ gradient's square is signal. The weights never move.
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -115,7 +116,8 @@ def report(learner: PolicyLearner, seen: list[Seen], rft, temperature: float, de
     logp = learner.logp([one.example for one in seen])
     right = float(np.mean([one.answer_reward for one in seen]))
     entropy = -float(torch.cat(logp).mean())
-    is_coordinate = [coordinates(one, decode) for one in seen]
+    text_of = functools.cache(lambda id_: decode([id_]))
+    is_coordinate = [coordinates(one, text_of) for one in seen]
     kept = {
         "": [torch.ones(len(part), dtype=torch.bool) for part in logp],
         "coordinates": is_coordinate,
@@ -168,9 +170,9 @@ def halves(quarters: list[torch.Tensor], pair: tuple[int, int]) -> float:
     return float(torch.nn.functional.cosine_similarity(one, sum(quarters) - one, dim=0))
 
 
-def coordinates(one: Seen, decode: Callable[[list[int]], str]) -> torch.Tensor:
+def coordinates(one: Seen, text_of: Callable[[int], str]) -> torch.Tensor:
     """Which of the sampled tokens [N] are coordinates."""
-    return torch.from_numpy(np.concatenate([in_brackets(run.ids, decode) for run in one.trajectory.tokens if run.role == "policy"]))
+    return torch.from_numpy(np.concatenate([in_brackets(run.ids, text_of) for run in one.trajectory.tokens if run.role == "policy"]))
 
 
 def gradient(learner: PolicyLearner, seen: list[Seen], gain: list[torch.Tensor], rows: np.ndarray) -> torch.Tensor:

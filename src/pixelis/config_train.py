@@ -234,7 +234,6 @@ class RftTable(Table):
     scale: Literal["group", "batch", "none"] = "group"
     negative: float = Field(default=1.0, ge=0)
     credit: Literal["rollout", "turn", "call"] = "rollout"
-    call_worth: float = Field(default=0.5, gt=0)
     spares_cut: bool = True
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from pixelis.core.store import write_whole
 from pixelis.train.learner import StepFacts
 
 
@@ -78,9 +78,7 @@ def reopened(path: Path, is_kept: Callable[[dict], bool]) -> IO[str]:
     """
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
     kept = [line for line in lines if line.endswith("\n") and is_kept(json.loads(line))]
-    part = path.with_name(path.name + ".part")
-    part.write_text("".join(kept), encoding="utf-8")
-    os.replace(part, path)
+    write_whole(path, "".join(kept).encode())
     return path.open("a", encoding="utf-8")
 
 

