@@ -55,6 +55,13 @@ def test_families_apart_and_a_new_one_judged_by_all():
     assert FamilyStatistics.from_json(found.to_json()) == found
 
 
+def test_a_family_of_a_few_values_that_happen_to_be_alike_is_judged_by_all():
+    found = FamilyStatistics().add("table", [0.9, 0.90001]).add("count", [0.8, 1.0] * 16)
+    assert found.of("table").z(0.8) == pytest.approx(-20_001, rel=1e-3)
+    assert found.of("table", least=3).z(0.8) == pytest.approx(-1.0, abs=0.05)
+    assert found.of("count", least=32) == found.of("count")
+
+
 # ---------------------------------------------------------------- curiosity
 
 

@@ -52,9 +52,13 @@ class FamilyStatistics:
     def add(self, family: str, values: Iterable[float]) -> FamilyStatistics:
         return FamilyStatistics({**self.families, family: self.families.get(family, Running()).add(values)})
 
-    def of(self, family: str) -> Running:
+    def of(self, family: str, *, least: int = 2) -> Running:
+        """A family's own; those of all families together while it has fewer than `least` values.
+
+        The deviation of a few values that happen to be alike is next to nothing, and whatever comes after them is thousands of it away.
+        """
         found = self.families.get(family)
-        if found is not None and found.count >= 2:
+        if found is not None and found.count >= least:
             return found
         everything = Running()
         for running in self.families.values():

@@ -35,6 +35,8 @@ Curiosity = Literal["dynamics", "pixel_reasoner", "none"]
 Structure = Literal["coherence", "l2", "tv", "infonce", "none"]
 Invalid = Literal["failed", "untrue"]
 
+LEAST_PAIRS = 32
+"""Cosines of neighbouring steps that a family must have shown before it is judged by its own statistics."""
 RECENT = 2000
 """Step rewards over which the 95th percentile is taken."""
 CUT = ("step_limit", "token_limit", "time_limit")
@@ -137,7 +139,7 @@ class Judge:
 
     def composite_share(self, one: Seen) -> float:
         """RaCPR of one rollout under this run's step embeddings, in [0, 1]; evaluation has an encoder that never learns."""
-        z_P = adjacent_z(adjacent_cosines(self.heads.embed(one.inputs)), self.neighbours.of(one.item.family))
+        z_P = adjacent_z(adjacent_cosines(self.heads.embed(one.inputs)), self._pairs_of(one.item.family))
         return composite_share(one.num_steps, composite_chains(one.valid_steps, z_P))
 
     def learn(self, seen: Sequence[Seen], *, seed: int) -> float:
@@ -179,10 +181,13 @@ class Judge:
             return 0.0
         return mean_curiosity(self._step_rewards(one, seed=seed, cap=np.inf if self.cap is None else self.cap))
 
+    def _pairs_of(self, family: str) -> Running:
+        return self.neighbours.of(family, least=LEAST_PAIRS)
+
     def _structured(self, one: Seen) -> float:
         match self.structure:
             case "coherence":
-                return coherence(self.heads.embed(one.inputs), self.neighbours.of(one.item.family))
+                return coherence(self.heads.embed(one.inputs), self._pairs_of(one.item.family))
             case "infonce":
                 return next_step_infonce(self.heads.embed(one.inputs))
             case "none":
