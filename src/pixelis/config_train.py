@@ -234,6 +234,7 @@ class RftTable(Table):
     scale: Literal["group", "batch", "none"] = "group"
     negative: float = Field(default=1.0, ge=0)
     credit: Literal["rollout", "turn", "call"] = "rollout"
+    most_pull: float | None = Field(default=None, gt=0)
     spares_cut: bool = True
 
 

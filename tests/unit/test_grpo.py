@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from pixelis.train.grpo import grpo_loss, kl_to_anchor
+from pixelis.train.grpo import grpo_loss, kl_to_anchor, pull_to_anchor
 
 
 def tensors(rows):
@@ -77,3 +77,19 @@ def test_a_reversed_advantage_makes_the_policy_worse(sign):
         optimizer.step()
     after = float(logits.detach().softmax(0)[3])
     assert after > 0.9 if sign > 0 else after < before
+
+
+def test_a_fallen_token_pulls_no_harder_than_it_may():
+    """Falls of 1, ln 11 and 10 nats: slopes e - 1, 10, and 10 where k3's own is e^10 - 1; the value goes on without a step."""
+    falls = torch.tensor([[1.0, math.log(11.0), 10.0]], dtype=torch.float64)
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    logp = (-falls).requires_grad_()
+    pull = pull_to_anchor(logp, torch.zeros_like(falls), mask, 10.0)
+    pull.sum().backward()
+    assert logp.grad.tolist()[0] == pytest.approx([1 - math.e, -10.0, -10.0])
+    at_bend = 11 - math.log(11) - 1
+    assert pull.detach().tolist()[0] == pytest.approx([math.e - 2, at_bend, at_bend + 10 * (10 - math.log(11))])
+    assert pull_to_anchor(-falls, torch.zeros_like(falls), mask)[0, 2] == pytest.approx(math.exp(10) - 11)
+    loss, facts = grpo_loss(-falls, -falls, torch.zeros_like(falls), torch.zeros(1), mask, beta=1.0, most_pull=10.0)
+    assert facts.fall == 10.0 and facts.kl == pytest.approx((math.e - 2 + at_bend + math.exp(10) - 11) / 3)
+    assert float(loss) == pytest.approx(float(pull.detach().mean()))

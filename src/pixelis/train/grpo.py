@@ -5,6 +5,7 @@ Source: paper §3.2.2; Shao et al. (2024) for GRPO, Yu et al. (2025) for the wid
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,8 @@ class PolicyFacts:
     mismatch: float
     """Mean |log p now - log p of the sampler|, nats."""
     num_tokens: int
+    fall: float = 0.0
+    """The most by which a token's log p lies below the anchor's, nats."""
 
 
 def kl_to_anchor(logp_BT: Tensor, anchor_logp_BT: Tensor, mask_BT: Tensor) -> Tensor:
@@ -32,6 +35,19 @@ def kl_to_anchor(logp_BT: Tensor, anchor_logp_BT: Tensor, mask_BT: Tensor) -> Te
     # Off the mask these gaps mean nothing. Zeroed before exp(): an overflow there would reach the loss as inf * 0 = NaN.
     to_anchor_BT = torch.where(mask_BT, anchor_logp_BT - logp_BT, torch.zeros_like(logp_BT))
     return to_anchor_BT.exp() - to_anchor_BT - 1
+
+
+def pull_to_anchor(logp_BT: Tensor, anchor_logp_BT: Tensor, mask_BT: Tensor, most_pull: float | None = None) -> Tensor:
+    """k3 per token [B, T] as a loss: from where its slope in log p reaches `most_pull` it goes on as a straight line.
+
+    The slope of k3 is 1 - exp(gap). A token that one step has made e^10 times as unlikely, as happens to a sampled one with a negative
+    advantage, would pull twenty thousand times as hard as one at twice its chance, and decide the next step alone.
+    """
+    if most_pull is None:
+        return kl_to_anchor(logp_BT, anchor_logp_BT, mask_BT)
+    gap_BT = torch.where(mask_BT, anchor_logp_BT - logp_BT, torch.zeros_like(logp_BT))
+    near_BT = gap_BT.clamp(max=math.log1p(most_pull))
+    return near_BT.exp() - near_BT - 1 + most_pull * (gap_BT - near_BT)
 
 
 def grpo_loss(
@@ -44,12 +60,14 @@ def grpo_loss(
     beta: float,
     clip_low: float = CLIP_LOW,
     clip_high: float = CLIP_HIGH,
+    most_pull: float | None = None,
 ) -> tuple[Tensor, PolicyFacts]:
     """Mean over action tokens of -min(r A, clip(r, 1 - low, 1 + high) A) + beta * KL, with r = p now / p of the sampler.
 
     Args:
         logp_BT: of the policy that learns, with gradient; the others without.
         mask_BT: bool, True on action tokens.
+        most_pull: see `pull_to_anchor`; None is k3 itself.
 
     Returns:
         The loss, 0 (still with a gradient of 0) when no token is an action's.
@@ -59,7 +77,8 @@ def grpo_loss(
     ratio_BT, gain_B1 = gap_BT.exp(), advantage_B.to(logp_BT.dtype)[:, None]
     free, clipped = ratio_BT * gain_B1, ratio_BT.clamp(1 - clip_low, 1 + clip_high) * gain_B1
     kl_BT = kl_to_anchor(logp_BT, anchor_logp_BT, mask_BT)
-    each_BT = torch.where(mask_BT, -torch.minimum(free, clipped) + beta * kl_BT, zero)
+    pull_BT = pull_to_anchor(logp_BT, anchor_logp_BT, mask_BT, most_pull)
+    each_BT = torch.where(mask_BT, -torch.minimum(free, clipped) + beta * pull_BT, zero)
     count = int(mask_BT.sum())
     loss = each_BT.sum() / max(1, count)
     if not count:
@@ -70,6 +89,7 @@ def grpo_loss(
         clipped=float(is_clipped_BT.sum()) / count,
         mismatch=float(gap_BT.detach().abs().sum()) / count,
         num_tokens=count,
+        fall=float((anchor_logp_BT - logp_BT.detach())[mask_BT].max()),
     )
 
 

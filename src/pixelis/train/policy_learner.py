@@ -166,28 +166,31 @@ class PolicyLearner:
         advantage: Sequence[float | np.ndarray],
         *,
         beta: float,
+        most_pull: float | None = None,
     ) -> UpdateFacts:
         """One update of phase 2 over examples; the mean is over the sampled tokens of all of them.
 
         Args:
             old: log-probabilities of the policy that sampled, [N] each; `anchor` those of the anchor.
             advantage: one per example, or [N], one per sampled token.
+            most_pull: of a token towards the anchor; see `grpo.pull_to_anchor`.
         """
         total = sum(len(part) for part in old) or 1
-        sums, num = np.zeros(3), 0
+        sums, num, fall = np.zeros(3), 0, 0.0
 
         def loss_of(rows: list[int], logp_N: torch.Tensor, _: None) -> torch.Tensor:
-            nonlocal sums, num
+            nonlocal sums, num, fall
             each = [np.broadcast_to(advantage[k], len(old[k])).astype(np.float32) for k in rows]
             gain = torch.from_numpy(np.concatenate(each)).to(logp_N.device)
             old_N, anchor_N = (torch.cat([part[k] for k in rows])[:, None] for part in (old, anchor))
             mask = torch.ones_like(old_N, dtype=torch.bool)
-            loss, facts = grpo_loss(logp_N[:, None], old_N, anchor_N, gain, mask, beta=beta)
+            loss, facts = grpo_loss(logp_N[:, None], old_N, anchor_N, gain, mask, beta=beta, most_pull=most_pull)
             sums, num = sums + np.nan_to_num([facts.kl, facts.clipped, facts.mismatch]) * facts.num_tokens, num + facts.num_tokens
+            fall = max(fall, facts.fall)
             return loss * (facts.num_tokens / total)
 
         loss, norm, is_skipped = self.update(examples, loss_of)
-        return UpdateFacts(loss, norm, PolicyFacts(*(sums / max(1, num)).tolist(), num), is_skipped)
+        return UpdateFacts(loss, norm, PolicyFacts(*(sums / max(1, num)).tolist(), num, fall), is_skipped)
 
     def update(
         self,

@@ -151,7 +151,7 @@ def one_update(
         credit = gain.tolist() if settings.credit == "rollout" else _by_turn(seen, parts, gain, judge, settings)
         if settings.credit == "call":
             credit = _by_call(seen, parts, credit, judge, settings, policy.format.decode)
-        facts = [] if is_held else _learn(learner, seen, measured, credit, beta, settings.minibatches, seed)
+        facts = [] if is_held else _learn(learner, seen, measured, credit, beta, settings, seed)
         dynamics = judge.learn(seen, seed=seed)
         kl = kl_of([m.logp_N for m in measured], [m.anchor_logp_N for m in measured])  # before the step
         progress.corridor = regulate(progress.corridor, kl, settings.corridor)
@@ -278,7 +278,7 @@ def _learn(
     measured: Sequence[Measured],
     credit: Sequence[float | np.ndarray],
     beta: float,
-    num_parts: int,
+    settings: RftSettings,
     seed: int,
 ) -> list[UpdateFacts]:
     """One step, or several over parts of the rollouts in random order."""
@@ -287,7 +287,7 @@ def _learn(
         return []
     order = np.random.default_rng(seed).permutation(rows)
     facts = []
-    for part in np.array_split(order, min(num_parts, len(order))):
+    for part in np.array_split(order, min(settings.minibatches, len(order))):
         facts.append(
             learner.step(
                 [seen[k].example for k in part],
@@ -295,6 +295,7 @@ def _learn(
                 [measured[k].anchor_logp_N for k in part],
                 [credit[k] for k in part],
                 beta=beta,
+                most_pull=settings.most_pull,
             )
         )
     return facts

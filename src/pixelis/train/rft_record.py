@@ -64,6 +64,7 @@ def update_row(
         "loss": [f.loss for f in facts],
         "grad_norm": [f.grad_norm for f in facts],
         "clipped": [f.policy.clipped for f in facts],
+        "fall": [f.policy.fall for f in facts],
         "skipped": sum(f.is_skipped for f in facts),
         "mean_kl": progress.corridor.mean_kl,
     }

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from pixelis.tools.engines.prop_colour import Attribute
-from pixelis.tools.engines.region import background_distance, cut_out, whole_box
+from pixelis.tools.engines.region import background_distance, cut_out, resized, whole_box
 
 MAX_SIDE = 360
 RIM = 0.03
@@ -24,8 +24,7 @@ def count_things(image_HWC: np.ndarray, box: tuple, like: tuple | None = None, m
     height, width = image_HWC.shape[:2]
     x0, y0, x1, y1 = whole_box(box, height, width)
     scale = min(1.0, MAX_SIDE / max(x1 - x0, y1 - y0))
-    patch = image_HWC[y0:y1, x0:x1]
-    patch = cv2.resize(patch, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else patch
+    patch = resized(image_HWC[y0:y1, x0:x1], scale)
     if min(patch.shape[:2]) < 6:
         return [Attribute("count", 0, 0.05)]
     example = None

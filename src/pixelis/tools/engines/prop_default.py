@@ -64,7 +64,7 @@ class DefaultProp:
     """Measured properties of a region, a track or a pair of regions; one call a property."""
 
     name = "measure"
-    version = f"4; opencv {cv2.__version__}"  # results move with OpenCV
+    version = f"5; opencv {cv2.__version__}"  # results move with OpenCV
 
     def measure(
         self,
@@ -113,14 +113,15 @@ class DefaultProp:
 
 def _exposure(image_HWC: np.ndarray) -> float:
     """A gain that brings the brightest parts of a clearly dim picture up to normal; 1 for any other."""
-    peak = float(np.quantile(image_HWC[::4, ::4].max(axis=-1), 0.995)) if image_HWC.size else 255.0
+    if not image_HWC.size:
+        return 1.0
+    red, green, blue = cv2.split(image_HWC[::4, ::4])
+    peak = float(np.quantile(np.maximum(np.maximum(red, green), blue), 0.995))
     return min(225 / max(peak, 1.0), 1.45) if peak < DIM_PEAK else 1.0
 
 
 def _shares(pixels_N3: np.ndarray, gain: float) -> np.ndarray:
     """Share of each colour name among the pixels, the median colour having a fifth of the votes."""
-    # Past the limit of one channel the gain would turn the hue: stop there.
-    gain = min(gain, 255 / max(1.0, float(np.quantile(pixels_N3, 0.98))))
     lit = np.clip(pixels_N3.astype(np.float32) * max(1.0, gain), 0, 255).astype(np.uint8)
     shares = np.bincount(name_pixels(lit).ravel(), minlength=len(COLOUR_NAMES)) / len(lit)
     # Noise throws single pixels over a border between two names; the median colour stays.
@@ -134,11 +135,13 @@ def _colours(region: Region, gain: float) -> list[Attribute]:
     core = cv2.erode(np.pad(mask, 1).astype(np.uint8), np.ones((3, 3), np.uint8))[1:-1, 1:-1] > 0
     core = core if core.sum() >= 8 else mask
     patch = cv2.medianBlur(region.patch_HWC, 3) if min(mask.shape) >= 5 else region.patch_HWC
-    shares = _shares(patch[core], gain)
+    pixels = patch[core]
+    most = 255 / max(1.0, float(np.quantile(pixels, 0.98)))  # past the limit of one channel a gain would turn the hue
+    shares = _shares(pixels, min(gain, most))
     order = np.argsort(-shares, kind="stable")
     first, second = (float(shares[i]) for i in order[:2])
     sure = (0.35 + 0.65 * region.clear) * float(np.clip(0.4 + (first - second), 0.2, 0.98))
-    if any(int(np.argmax(_shares(patch[core], g))) != order[0] for g in (1.0, 1.35)):
+    if any(int(np.argmax(_shares(pixels, min(g, most)))) != order[0] for g in (1.0, 1.35)):
         sure *= 0.75  # in other light it would bear another name
     out = [Attribute("colour", COLOUR_NAMES[order[0]], sure), Attribute("share", round(first, 2), sure)]
     if second > 0.22:

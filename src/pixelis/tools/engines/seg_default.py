@@ -21,7 +21,7 @@ from pixelis.tools.engines.seg_features import BoxFeatures, IntBox, measure, win
 from pixelis.tools.engines.seg_point import Region, most_stable_region
 from pixelis.tools.engines.seg_saliency import Saliency
 
-ALGORITHM = 2
+ALGORITHM = 3
 CLEAR_SCORE = 0.88  # expected IoU of what stands out: a little under what docs/results/coarse.md has for loose boxes, 0.90 to 0.93
 CUT = 0.42  # share above which a pixel is object: IoU forgives a pixel too many sooner than one too few
 CRISP = 3.0  # stability from which a region of one colour is the object itself: drawn shapes reach 8 and more, patches of photos 2
