@@ -3,7 +3,7 @@
 Prompts are halved; the policy takes one step on the rollouts of one half, from its start and with an optimiser that remembers nothing.
 Printed are means over several ways to halve. `gain`: advantage times (p after / p before - 1), per token; `KL`: the k3 estimate between
 before and after, nats per token; `fall`: the most by which a token's log p sank. On other prompts, gain is what was learnt, and KL what it
-cost. Every setting begins from the same weights and the same rollouts.
+cost. Gains of words and of coordinates add up. Every setting begins from the same weights and the same rollouts.
 
     python -m benchmarks.parts.rft_step --prompts 39 --rates 6e-4 4e-4 2e-4
 """
@@ -50,8 +50,8 @@ def main() -> None:
         runner = Runner(policy, make_executor(tools), settings=tools, limits=limits, num_parallel=24)
         seen = gather(policy, bank, runner, rft, args.prompts, None)
         print(f"{len(seen)} rollouts of {args.prompts} prompts; beta {rft.beta:g}")
-        print(f"{'':8}{'what was learnt from':>32}{'other prompts':>32}")
-        print(f"{'rate':8}" + 2 * f"{'gain':>12}{'KL':>12}{'fall':>8}", flush=True)
+        print(f"{'':8}{'what was learnt from':>42}{'other prompts':>42}")
+        print(f"{'rate':8}" + 2 * f"{'words':>12}{'coordinates':>12}{'KL':>12}{'fall':>6}", flush=True)
         with policy.paused():
             measure(learner, seen, rft, args.rates, args.halvings, policy.format.decode)
     finally:
@@ -60,7 +60,11 @@ def main() -> None:
 
 def measure(learner: PolicyLearner, seen: list[Seen], rft, rates: list[float], num_halvings: int, decode) -> None:
     old = learner.logp([one.example for one in seen])
-    start, advantage = copy.deepcopy(learner.state()), by_call(seen, rft, decode)
+    start = copy.deepcopy(learner.state())
+    text_of = functools.cache(lambda id_: decode([id_]))
+    is_coordinate, credits = [coordinates(one, text_of) for one in seen], credited(seen, rft)
+    parts = zip(is_coordinate, credits["own call's result"], credits["by turn"], strict=True)
+    advantage = [torch.where(mask, own, turn) for mask, own, turn in parts]  # as `rft.credit = "call"` has it
     owner = np.array([one.group for one in seen])
     for rate in rates:
         rows = []
@@ -74,28 +78,20 @@ def measure(learner: PolicyLearner, seen: list[Seen], rft, rates: list[float], n
             halves = np.flatnonzero(is_first), np.flatnonzero(~is_first)
             examples, before, gain = zip(*((seen[k].example, old[k], advantage[k].numpy()) for k in halves[0]), strict=True)
             learner.step(examples, before, before, gain, beta=rft.beta, most_pull=rft.most_pull)
-            rows.append([change(learner, seen, old, advantage, half) for half in halves])
-        parts = np.mean(rows, axis=0)
-        print(f"{rate:<8g}" + "".join(f"{gain:>12.5f}{kl:>12.5f}{fall:>8.1f}" for gain, kl, fall in parts), flush=True)
-
-
-def by_call(seen: list[Seen], rft, decode) -> list[torch.Tensor]:
-    """Advantages [N] of every rollout's sampled tokens as `rft.credit = "call"` gives them."""
-    credits, text_of = credited(seen, rft), functools.cache(lambda id_: decode([id_]))
-    return [
-        torch.where(coordinates(one, text_of), own, turn)
-        for one, own, turn in zip(seen, credits["own call's result"], credits["by turn"], strict=True)
-    ]
+            now = [learner.logp([seen[k].example for k in half]) for half in halves]
+            rows.append([change(half, of, old, advantage, is_coordinate) for half, of in zip(halves, now, strict=True)])
+        both = np.mean(rows, axis=0)
+        print(f"{rate:<8g}" + "".join(f"{w:>12.5f}{c:>12.5f}{kl:>12.5f}{fall:>6.1f}" for w, c, kl, fall in both), flush=True)
 
 
 def change(
-    learner: PolicyLearner, seen: list[Seen], old: list[torch.Tensor], advantage: list[torch.Tensor], rows: np.ndarray
-) -> tuple[float, float, float]:
-    """Gain, KL and the largest fall over some rollouts since `old`."""
-    now = learner.logp([seen[k].example for k in rows])
+    rows: np.ndarray, now: list[torch.Tensor], old: list[torch.Tensor], advantage: list[torch.Tensor], is_coordinate: list[torch.Tensor]
+) -> tuple[float, float, float, float]:
+    """Gain of words and of coordinates, KL and the largest fall of some rollouts, whose log-probabilities are `now`."""
     rise = torch.cat([after - old[k] for k, after in zip(rows, now, strict=True)])
     gain = torch.cat([advantage[k] for k in rows]) * (rise.exp().clamp(max=MOST_RATIO) - 1)
-    return float(gain.mean()), float(((-rise).exp() + rise - 1).mean()), float((-rise).max())
+    of_coordinates = float((gain * torch.cat([is_coordinate[k] for k in rows])).mean())
+    return float(gain.mean()) - of_coordinates, of_coordinates, float(((-rise).exp() + rise - 1).mean()), float((-rise).max())
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import pytest
 from pixelis.core.errors import ToolError
 from pixelis.tools.engines.prop_colour import COLOUR_NAMES, name_pixels
 from pixelis.tools.engines.prop_default import WHATS, DefaultProp
+from pixelis.tools.engines.region import resized
 
 H, W = 240, 300
 
@@ -207,6 +208,28 @@ def test_degenerate_regions_answer_with_little_confidence(what, box):
         assert found == DefaultProp().measure(what, image_HWC=image, box=box)
         if what == "shape":
             assert found[0].confidence < 0.5
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_boxes_of_any_length_on_a_large_picture(seed):
+    """A copy of a long box is as large as the box says, whatever squares it is made from: no mask is asked beyond its edge."""
+    rng = np.random.default_rng(seed)
+    height, width = (int(v) for v in rng.integers(500, 1500, 2))
+    image = np.full((height, width, 3), 220, np.uint8)
+    cv2.ellipse(image, (width // 2, height // 2), (width // 5, height // 6), 0, 0, 360, (30, 60, 160), -1)
+    room = rng.uniform(0.05, 0.25, 4)
+    box = width * (0.3 - room[0]), height * (0.33 - room[1]), width * (0.7 + room[2]), height * (0.67 + room[3])
+    found = {what: DefaultProp().measure(what, image_HWC=image, box=box)[0].value for what in ("colour", "count", "size", "shape")}
+    assert found["colour"] == "blue"
+    assert found["size"] == pytest.approx(width * 0.4, rel=0.04) and found["shape"] in ("ellipse", "circle")
+
+
+@pytest.mark.parametrize("scale", [0.2, 0.37, 0.5, 0.51, 0.9])
+def test_a_smaller_copy_shows_the_same_picture(scale):
+    smooth = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (203, 331, 3)).astype(np.uint8), (0, 0), 9)
+    copy = resized(smooth, scale)
+    other = cv2.resize(smooth, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    assert copy.shape == other.shape and np.abs(copy.astype(int) - other).max() <= 3
 
 
 def test_bad_requests():
