@@ -217,7 +217,7 @@ def test_boxes_of_any_length_on_a_large_picture(seed):
     height, width = (int(v) for v in rng.integers(500, 1500, 2))
     image = np.full((height, width, 3), 220, np.uint8)
     cv2.ellipse(image, (width // 2, height // 2), (width // 5, height // 6), 0, 0, 360, (30, 60, 160), -1)
-    room = rng.uniform(0.05, 0.25, 4)
+    room = rng.uniform(0.08, 0.25, 4)
     box = width * (0.3 - room[0]), height * (0.33 - room[1]), width * (0.7 + room[2]), height * (0.67 + room[3])
     found = {what: DefaultProp().measure(what, image_HWC=image, box=box)[0].value for what in ("colour", "count", "size", "shape")}
     assert found["colour"] == "blue"

@@ -54,7 +54,8 @@ class RftSettings:
         negative: weight of negative advantages.
         credit: "rollout" gives all tokens the advantage of their rollout, "turn" does not charge a turn with the fines of turns before it,
             and "call" besides judges coordinates by their own call's result alone.
-        most_pull: the hardest pull of one token towards the SFT policy, in units of beta; None lets it grow with the exponential of its fall.
+        most_pull: the hardest pull of one token towards the SFT policy, in units of beta; None lets it grow with the exponential of the
+            token's fall.
         spares_cut: rollouts that ran into a limit get no negative advantage; False compares them like any other.
     """
 
