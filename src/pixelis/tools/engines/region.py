@@ -203,21 +203,22 @@ def background_distance(patch_HWC: np.ndarray, known_HW: np.ndarray) -> tuple[np
     """Lab distance of each pixel from the background, and the background's own spread.
 
     The background is a plane per channel (it follows gradients), fitted to the `known_HW` pixels, outliers left out, plus
-    the one or two main ways in which known pixels deviate from it (it follows stripes and checks).
+    the one or two main ways in which known pixels deviate from it (it follows stripes and checks). All pixels are known where none is.
     """
     size = 3 if min(patch_HWC.shape[:2]) < 60 else 5
     lab_CHW = np.stack(cv2.split(cv2.cvtColor(cv2.GaussianBlur(patch_HWC, (size, size), 0), cv2.COLOR_RGB2LAB))).astype(np.float32)
     lab_CHW[0] *= 0.6  # light and shade matter less than colour
     h, w = lab_CHW.shape[1:]
-    known = np.flatnonzero(known_HW)
+    known = np.flatnonzero(known_HW if known_HW.any() else np.ones_like(known_HW))
     known = known[:: max(1, len(known) // 2500)]  # a plane needs no more
     ys, xs = np.divmod(known, w)
     place_3N = np.stack([np.ones(len(known)), xs / w - 0.5, ys / h - 0.5])
     lab_CN = lab_CHW.reshape(3, -1)[:, known].astype(np.float64)
     keep = np.ones(len(known), bool)
+    level = np.diag([0.0, 1e-4, 1e-4])  # a strip along one side says nothing of the slope across it
     for _ in range(3):
         kept_3N = place_3N * keep
-        fit_3C, *_ = np.linalg.lstsq(kept_3N @ place_3N.T, kept_3N @ lab_CN.T, rcond=1e-9)
+        fit_3C = np.linalg.solve(kept_3N @ place_3N.T + keep.sum() * level, kept_3N @ lab_CN.T)
         rest = _length(lab_CN - fit_3C.T @ place_3N)
         keep = rest <= max(2.0, 2.5 * float(np.median(rest)))
         if keep.sum() < 12:
