@@ -5,7 +5,7 @@ Printed are means over several ways to halve. `gain`: advantage times (p after /
 before and after, nats per token; `fall`: the most by which a token's log p sank. On other prompts, gain is what was learnt, and KL what it
 cost. Gains of words and of coordinates add up. Every setting begins from the same weights and the same rollouts.
 
-    python -m benchmarks.parts.rft_step --prompts 39 --rates 6e-4 4e-4 2e-4
+    python -m benchmarks.parts.rft_step --prompts 39 --rates 6e-4 2e-4 --credits call words
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from __future__ import annotations
 import argparse
 import copy
 import functools
+import itertools
+import math
 
 import numpy as np
 import torch
-from benchmarks.parts.rft_signal import coordinates, credited, gather
+from benchmarks.parts.rft_signal import LIKELY, coordinates, credited, gather
 
 from pixelis.agent import make_executor
 from pixelis.config_train import RftRecipe, load_recipe_as
@@ -29,6 +31,13 @@ from pixelis.train.policy_learner import PolicyLearner
 from pixelis.train.rft_reward import Seen
 from pixelis.train.start import load_learner
 
+CREDITS = {
+    "call": lambda advantage, is_coordinate, old: advantage,
+    "words": lambda advantage, is_coordinate, old: torch.where(is_coordinate, 0.0, advantage),
+    "likely words": lambda advantage, is_coordinate, old: torch.where(is_coordinate | (old < math.log(LIKELY)), 0.0, advantage),
+    "better words": lambda advantage, is_coordinate, old: torch.where(is_coordinate, 0.0, advantage.clamp(min=0.0)),
+}
+"""What a step learns from: everything as `rft.credit = "call"` has it, or less of it. Gains are of everything."""
 MOST_RATIO = np.e
 """A token counts no more than this in the gain, so that a single one does not decide it."""
 
@@ -38,7 +47,8 @@ def main() -> None:
     parser.add_argument("--recipe", default="recipes/nano/rft.toml")
     parser.add_argument("--prompts", type=int, default=39)
     parser.add_argument("--halvings", type=int, default=3)
-    parser.add_argument("--rates", type=float, nargs="+", default=[6e-4, 4e-4, 2e-4])
+    parser.add_argument("--rates", type=float, nargs="+", default=[6e-4, 2e-4])
+    parser.add_argument("--credits", nargs="+", choices=list(CREDITS), default=["call", "words"])
     args = parser.parse_args()
     recipe = load_recipe_as(RftRecipe, args.recipe)
     tools, rft = resolved(recipe.tools), recipe.rft
@@ -50,15 +60,15 @@ def main() -> None:
         runner = Runner(policy, make_executor(tools), settings=tools, limits=limits, num_parallel=24)
         seen = gather(policy, bank, runner, rft, args.prompts, None)
         print(f"{len(seen)} rollouts of {args.prompts} prompts; beta {rft.beta:g}")
-        print(f"{'':8}{'what was learnt from':>42}{'other prompts':>42}")
-        print(f"{'rate':8}" + 2 * f"{'words':>12}{'coordinates':>12}{'KL':>12}{'fall':>6}", flush=True)
+        print(f"{'':21}{'what was learnt from':>42}{'other prompts':>42}")
+        print(f"{'credit':13}{'rate':8}" + 2 * f"{'words':>12}{'coordinates':>12}{'KL':>12}{'fall':>6}", flush=True)
         with policy.paused():
-            measure(learner, seen, rft, args.rates, args.halvings, policy.format.decode)
+            measure(learner, seen, rft, list(itertools.product(args.credits, args.rates)), args.halvings, policy.format.decode)
     finally:
         policy.close()
 
 
-def measure(learner: PolicyLearner, seen: list[Seen], rft, rates: list[float], num_halvings: int, decode) -> None:
+def measure(learner: PolicyLearner, seen: list[Seen], rft, settings: list[tuple[str, float]], num_halvings: int, decode) -> None:
     old = learner.logp([one.example for one in seen])
     start = copy.deepcopy(learner.state())
     text_of = functools.cache(lambda id_: decode([id_]))
@@ -66,7 +76,8 @@ def measure(learner: PolicyLearner, seen: list[Seen], rft, rates: list[float], n
     parts = zip(is_coordinate, credits["own call's result"], credits["by turn"], strict=True)
     advantage = [torch.where(mask, own, turn) for mask, own, turn in parts]  # as `rft.credit = "call"` has it
     owner = np.array([one.group for one in seen])
-    for rate in rates:
+    for credit, rate in settings:
+        learnt = [CREDITS[credit](*parts) for parts in zip(advantage, is_coordinate, old, strict=True)]
         rows = []
         for seed in range(num_halvings):
             learner.load_state(copy.deepcopy(start))
@@ -76,12 +87,12 @@ def measure(learner: PolicyLearner, seen: list[Seen], rft, rates: list[float], n
             prompts = np.random.default_rng(seed).permutation(np.unique(owner))
             is_first = np.isin(owner, prompts[: len(prompts) // 2])
             halves = np.flatnonzero(is_first), np.flatnonzero(~is_first)
-            examples, before, gain = zip(*((seen[k].example, old[k], advantage[k].numpy()) for k in halves[0]), strict=True)
+            examples, before, gain = zip(*((seen[k].example, old[k], learnt[k].numpy()) for k in halves[0]), strict=True)
             learner.step(examples, before, before, gain, beta=rft.beta, most_pull=rft.most_pull)
             now = [learner.logp([seen[k].example for k in half]) for half in halves]
             rows.append([change(half, of, old, advantage, is_coordinate) for half, of in zip(halves, now, strict=True)])
         both = np.mean(rows, axis=0)
-        print(f"{rate:<8g}" + "".join(f"{w:>12.5f}{c:>12.5f}{kl:>12.5f}{fall:>6.1f}" for w, c, kl, fall in both), flush=True)
+        print(f"{credit:13}{rate:<8g}" + "".join(f"{w:>12.5f}{c:>12.5f}{kl:>12.5f}{fall:>6.1f}" for w, c, kl, fall in both), flush=True)
 
 
 def change(

@@ -203,7 +203,7 @@ def test_a_call_without_a_usable_prompt_is_refused(engine):
 
 def test_versions_name_the_engine_and_what_it_runs_on(engine):
     assert engine.version == engine.version
-    assert engine.version.startswith(f"{engine.name} 2; opencv {cv2.__version__}")
+    assert engine.version.startswith(f"{engine.name} 3; opencv {cv2.__version__}")
     if engine.name == "u2netp-fusion":
         assert engine.version.endswith("u2netp 309c8469258d")  # the SHA-256 of the packaged file, computed with sha256sum
 

@@ -210,7 +210,7 @@ def background_distance(patch_HWC: np.ndarray, known_HW: np.ndarray) -> tuple[np
     lab_CHW[0] *= 0.6  # light and shade matter less than colour
     h, w = lab_CHW.shape[1:]
     known = np.flatnonzero(known_HW if known_HW.any() else np.ones_like(known_HW))
-    known = known[:: max(1, len(known) // 2500)]  # a plane needs no more
+    known = known[:: max(1, len(known) // 1000)]  # a plane needs no more
     ys, xs = np.divmod(known, w)
     place_3N = np.stack([np.ones(len(known)), xs / w - 0.5, ys / h - 0.5])
     lab_CN = lab_CHW.reshape(3, -1)[:, known].astype(np.float64)
