@@ -41,7 +41,7 @@ def pull_to_anchor(logp_BT: Tensor, anchor_logp_BT: Tensor, mask_BT: Tensor, mos
     """k3 per token [B, T] as a loss: from where its slope in log p reaches `most_pull` it goes on as a straight line.
 
     The slope of k3 is 1 - exp(gap). A token that one step has made e^10 times as unlikely, as happens to a sampled one with a negative
-    advantage, would pull twenty thousand times as hard as one at twice its chance, and decide the next step alone.
+    advantage, would pull twenty thousand times as hard as one that has lost half of its chance, and decide the next step alone.
     """
     if most_pull is None:
         return kl_to_anchor(logp_BT, anchor_logp_BT, mask_BT)
