@@ -13,8 +13,8 @@ import argparse
 import functools
 import math
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
@@ -81,18 +81,26 @@ def main() -> None:
 
 
 def measure(recipe: RftRecipe, checkpoint: str, num_prompts: int, temperature: float, shift: Shift | None) -> None:
+    with rolled_out(recipe, checkpoint, num_prompts, temperature=temperature, shift=shift) as (learner, seen, decode):
+        report(learner, seen, recipe.rft, temperature, decode)
+
+
+@contextmanager
+def rolled_out(
+    recipe: RftRecipe, checkpoint: str, num_prompts: int, *, temperature: float = 1.0, shift: Shift | None = None
+) -> Iterator[tuple[PolicyLearner, list[Seen], Callable[[list[int]], str]]]:
+    """A checkpoint that may learn and samples no more, its rollouts of so many prompts, and what turns ids into text."""
     tools, rft = resolved(recipe.tools), recipe.rft
     policy = VlmPolicy(load_learner(checkpoint), temperature=temperature, max_new_tokens=recipe.max_new_tokens, num_slots=24)
     try:
         bank = FeatureBank(policy.vision, max_bytes=1 << 31)
-        learner = PolicyLearner(policy, bank, rate=0.0, batch_tokens=rft.batch_tokens)
+        learner = PolicyLearner(policy, bank, rate=rft.rate, batch_tokens=rft.batch_tokens)
+        runner = Runner(policy, make_executor(tools), settings=tools, limits=Limits(max_steps=rft.max_steps), num_parallel=24)
         begun = time.monotonic()
-        seen = gather(policy, bank, Runner(policy, make_executor(tools), settings=tools, limits=Limits(max_steps=rft.max_steps),
-                                           num_parallel=24), rft, num_prompts, shift)  # fmt: skip
-        seconds = time.monotonic() - begun
+        seen = gather(policy, bank, runner, rft, num_prompts, shift)
+        print(f"# {len(seen)} rollouts in {time.monotonic() - begun:.0f} s", flush=True)
         with policy.paused():
-            report(learner, seen, rft, temperature, policy.format.decode)
-        print(f"# {len(seen)} rollouts in {seconds:.0f} s", flush=True)
+            yield learner, seen, policy.format.decode
     finally:
         policy.close()
 

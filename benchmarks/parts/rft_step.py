@@ -15,21 +15,16 @@ import copy
 import functools
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from benchmarks.parts.rft_signal import LIKELY, coordinates, credited, gather
+from benchmarks.parts.rft_signal import LIKELY, coordinates, credited, rolled_out
 
-from pixelis.agent import make_executor
-from pixelis.config_train import RftRecipe, load_recipe_as
+from pixelis.config_train import RftRecipe, RftTable, load_recipe_as
 from pixelis.policy.shipped import located
-from pixelis.policy.vlm import VlmPolicy
-from pixelis.rollout.run import Limits, Runner
-from pixelis.tools.toolbox import resolved
-from pixelis.train.bank import FeatureBank
 from pixelis.train.policy_learner import PolicyLearner
 from pixelis.train.rft_reward import Seen
-from pixelis.train.start import load_learner
 
 CREDITS = {
     "call": lambda advantage, is_coordinate, old: advantage,
@@ -51,24 +46,22 @@ def main() -> None:
     parser.add_argument("--credits", nargs="+", choices=list(CREDITS), default=["call", "words"])
     args = parser.parse_args()
     recipe = load_recipe_as(RftRecipe, args.recipe)
-    tools, rft = resolved(recipe.tools), recipe.rft
-    policy = VlmPolicy(load_learner(str(located(recipe.checkpoint))), max_new_tokens=recipe.max_new_tokens, num_slots=24)
-    try:
-        bank = FeatureBank(policy.vision, max_bytes=1 << 31)
-        learner = PolicyLearner(policy, bank, rate=args.rates[0], batch_tokens=rft.batch_tokens)
-        limits = Limits(max_steps=rft.max_steps)
-        runner = Runner(policy, make_executor(tools), settings=tools, limits=limits, num_parallel=24)
-        seen = gather(policy, bank, runner, rft, args.prompts, None)
+    rft = recipe.rft
+    with rolled_out(recipe, str(located(recipe.checkpoint)), args.prompts) as (learner, seen, decode):
         print(f"{len(seen)} rollouts of {args.prompts} prompts; beta {rft.beta:g}")
         print(f"{'':21}{'what was learnt from':>42}{'other prompts':>42}")
         print(f"{'credit':13}{'rate':8}" + 2 * f"{'words':>12}{'coordinates':>12}{'KL':>12}{'fall':>6}", flush=True)
-        with policy.paused():
-            measure(learner, seen, rft, list(itertools.product(args.credits, args.rates)), args.halvings, policy.format.decode)
-    finally:
-        policy.close()
+        measure(learner, seen, rft, list(itertools.product(args.credits, args.rates)), args.halvings, decode)
 
 
-def measure(learner: PolicyLearner, seen: list[Seen], rft, settings: list[tuple[str, float]], num_halvings: int, decode) -> None:
+def measure(
+    learner: PolicyLearner,
+    seen: list[Seen],
+    rft: RftTable,
+    settings: list[tuple[str, float]],
+    num_halvings: int,
+    decode: Callable[[list[int]], str],
+) -> None:
     old = learner.logp([one.example for one in seen])
     start = copy.deepcopy(learner.state())
     text_of = functools.cache(lambda id_: decode([id_]))

@@ -89,7 +89,7 @@ def test_a_fallen_token_pulls_no_harder_than_it_may():
     assert logp.grad.tolist()[0] == pytest.approx([1 - math.e, -10.0, -10.0])
     at_bend = 11 - math.log(11) - 1
     assert pull.detach().tolist()[0] == pytest.approx([math.e - 2, at_bend, at_bend + 10 * (10 - math.log(11))])
-    assert pull_to_anchor(-falls, torch.zeros_like(falls), mask)[0, 2] == pytest.approx(math.exp(10) - 11)
+    assert kl_to_anchor(-falls, torch.zeros_like(falls), mask)[0, 2] == pytest.approx(math.exp(10) - 11)
     loss, facts = grpo_loss(-falls, -falls, torch.zeros_like(falls), torch.zeros(1), mask, beta=1.0, most_pull=10.0)
     assert facts.fall == 10.0 and facts.kl == pytest.approx((math.e - 2 + at_bend + math.exp(10) - 11) / 3)
     assert float(loss) == pytest.approx(float(pull.detach().mean()))

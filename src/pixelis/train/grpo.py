@@ -37,14 +37,12 @@ def kl_to_anchor(logp_BT: Tensor, anchor_logp_BT: Tensor, mask_BT: Tensor) -> Te
     return to_anchor_BT.exp() - to_anchor_BT - 1
 
 
-def pull_to_anchor(logp_BT: Tensor, anchor_logp_BT: Tensor, mask_BT: Tensor, most_pull: float | None = None) -> Tensor:
+def pull_to_anchor(logp_BT: Tensor, anchor_logp_BT: Tensor, mask_BT: Tensor, most_pull: float) -> Tensor:
     """k3 per token [B, T] as a loss: from where its slope in log p reaches `most_pull` it goes on as a straight line.
 
     The slope of k3 is 1 - exp(gap). A token that one step has made e^10 times as unlikely, as happens to a sampled one with a negative
     advantage, would pull twenty thousand times as hard as one that has lost half of its chance, and decide the next step alone.
     """
-    if most_pull is None:
-        return kl_to_anchor(logp_BT, anchor_logp_BT, mask_BT)
     gap_BT = torch.where(mask_BT, anchor_logp_BT - logp_BT, torch.zeros_like(logp_BT))
     near_BT = gap_BT.clamp(max=math.log1p(most_pull))
     return near_BT.exp() - near_BT - 1 + most_pull * (gap_BT - near_BT)
@@ -77,7 +75,7 @@ def grpo_loss(
     ratio_BT, gain_B1 = gap_BT.exp(), advantage_B.to(logp_BT.dtype)[:, None]
     free, clipped = ratio_BT * gain_B1, ratio_BT.clamp(1 - clip_low, 1 + clip_high) * gain_B1
     kl_BT = kl_to_anchor(logp_BT, anchor_logp_BT, mask_BT)
-    pull_BT = pull_to_anchor(logp_BT, anchor_logp_BT, mask_BT, most_pull)
+    pull_BT = kl_BT if most_pull is None else pull_to_anchor(logp_BT, anchor_logp_BT, mask_BT, most_pull)
     each_BT = torch.where(mask_BT, -torch.minimum(free, clipped) + beta * pull_BT, zero)
     count = int(mask_BT.sum())
     loss = each_BT.sum() / max(1, count)
