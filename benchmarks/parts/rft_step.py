@@ -3,9 +3,11 @@
 Prompts are halved; the policy takes one step on the rollouts of one half, from its start and with an optimiser that remembers nothing.
 Printed are means over several ways to halve. `gain`: advantage times (p after / p before - 1), per token; `KL`: the k3 estimate between
 before and after, nats per token; `fall`: the most by which a token's log p sank. On other prompts, gain is what was learnt, and KL what it
-cost. Gains of words and of coordinates add up. Every setting begins from the same weights and the same rollouts.
+cost. Gains of words and of coordinates add up. Every setting begins from the same weights and the same rollouts. `--sharper` learns
+nothing: it multiplies the last norm's gain, and so all logits, as a lower temperature would; what it does, it does to all prompts alike.
 
     python -m benchmarks.parts.rft_step --prompts 39 --rates 6e-4 2e-4 --credits call words
+    python -m benchmarks.parts.rft_step --learns gains --rates 3e-2 1e-2 --credits call --sharper 1.05 1.1 1.2
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ import copy
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -33,6 +36,8 @@ CREDITS = {
     "better words": lambda advantage, is_coordinate, old: torch.where(is_coordinate, 0.0, advantage.clamp(min=0.0)),
 }
 """What a step learns from: everything as `rft.credit = "call"` has it, or less of it. Gains are of everything."""
+LEARNS = {"all": lambda parameter: True, "gains": lambda parameter: parameter.ndim == 1}
+"""Which parameters of the language model a step moves."""
 MOST_RATIO = np.e
 """A token counts no more than this in the gain, so that a single one does not decide it."""
 
@@ -44,14 +49,19 @@ def main() -> None:
     parser.add_argument("--halvings", type=int, default=3)
     parser.add_argument("--rates", type=float, nargs="+", default=[6e-4, 2e-4])
     parser.add_argument("--credits", nargs="+", choices=list(CREDITS), default=["call", "words"])
+    parser.add_argument("--learns", choices=list(LEARNS), default="all")
+    parser.add_argument("--sharper", type=float, nargs="*", default=[], metavar="FACTOR")
     args = parser.parse_args()
     recipe = load_recipe_as(RftRecipe, args.recipe)
     rft = recipe.rft
     with rolled_out(recipe, str(located(recipe.checkpoint)), args.prompts) as (learner, seen, decode):
-        print(f"{len(seen)} rollouts of {args.prompts} prompts; beta {rft.beta:g}")
+        for parameter in learner.base.model.language_model.parameters():
+            parameter.requires_grad_(LEARNS[args.learns](parameter))
+        num = sum(p.numel() for p in learner.base.parameters() if p.requires_grad)
+        print(f"{len(seen)} rollouts of {args.prompts} prompts; beta {rft.beta:g}; {num:,} numbers learn")
         print(f"{'':21}{'what was learnt from':>42}{'other prompts':>42}")
         print(f"{'credit':13}{'rate':8}" + 2 * f"{'words':>12}{'coordinates':>12}{'KL':>12}{'fall':>6}", flush=True)
-        measure(learner, seen, rft, list(itertools.product(args.credits, args.rates)), args.halvings, decode)
+        measure(learner, seen, rft, list(itertools.product(args.credits, args.rates)), args.halvings, decode, args.sharper)
 
 
 def measure(
@@ -61,6 +71,7 @@ def measure(
     settings: list[tuple[str, float]],
     num_halvings: int,
     decode: Callable[[list[int]], str],
+    sharper: Sequence[float] = (),
 ) -> None:
     old = learner.logp([one.example for one in seen])
     start = copy.deepcopy(learner.state())
@@ -69,6 +80,11 @@ def measure(
     parts = zip(is_coordinate, credits["own call's result"], credits["by turn"], strict=True)
     advantage = [torch.where(mask, own, turn) for mask, own, turn in parts]  # as `rft.credit = "call"` has it
     owner = np.array([one.group for one in seen])
+    for factor in sharper:
+        with scaled(learner.base.model.language_model.norm.weight, factor):
+            now = learner.logp([one.example for one in seen])
+        facts = change(np.arange(len(seen)), now, old, advantage, is_coordinate)
+        print(f"{'sharper':13}{factor:<8g}{'':42}" + row(facts), flush=True)
     for credit, rate in settings:
         learnt = [CREDITS[credit](*parts) for parts in zip(advantage, is_coordinate, old, strict=True)]
         rows = []
@@ -84,8 +100,7 @@ def measure(
             learner.step(examples, before, before, gain, beta=rft.beta, most_pull=rft.most_pull)
             now = [learner.logp([seen[k].example for k in half]) for half in halves]
             rows.append([change(half, of, old, advantage, is_coordinate) for half, of in zip(halves, now, strict=True)])
-        both = np.mean(rows, axis=0)
-        print(f"{credit:13}{rate:<8g}" + "".join(f"{w:>12.5f}{c:>12.5f}{kl:>12.5f}{fall:>6.1f}" for w, c, kl, fall in both), flush=True)
+        print(f"{credit:13}{rate:<8g}" + "".join(map(row, np.mean(rows, axis=0))), flush=True)
 
 
 def change(
@@ -96,6 +111,23 @@ def change(
     gain = torch.cat([advantage[k] for k in rows]) * (rise.exp().clamp(max=MOST_RATIO) - 1)
     of_coordinates = float((gain * torch.cat([is_coordinate[k] for k in rows])).mean())
     return float(gain.mean()) - of_coordinates, of_coordinates, float(((-rise).exp() + rise - 1).mean()), float((-rise).max())
+
+
+def row(facts: Sequence[float]) -> str:
+    """What `change` gives, as columns."""
+    words, coordinates, kl, fall = facts
+    return f"{words:>12.5f}{coordinates:>12.5f}{kl:>12.5f}{fall:>6.1f}"
+
+
+@contextmanager
+def scaled(parameter: torch.nn.Parameter, factor: float) -> Iterator[None]:
+    """In here a parameter is so many times itself."""
+    own = parameter.data
+    parameter.data = own * factor
+    try:
+        yield
+    finally:
+        parameter.data = own
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ ROW = {
     "coverage": 2 / 3,
     "kl": None,
     "beta": 0.3,
+    "exposure": None,
     "accepted": 2,
     "num_rolled_back": 0,
     "seconds": {"total": 1.0},
@@ -31,7 +32,7 @@ def test_what_was_answered_before_the_cut_counts(tmp_path, capsys):
     for name, lines in ((AUDIT_FILE, audits), (METRICS_FILE, rows)):
         (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"torn')
     LiveTable(tmp_path)(ROW)
-    assert capsys.readouterr().out.splitlines()[1].split() == ["3/3", "0.667", "0.667", "1.000", "-", "0.300", "2", "0", "1.0"]
+    assert capsys.readouterr().out.splitlines()[1].split() == ["3/3", "0.667", "0.667", "1.000", "-", "0.300", "-", "2", "0", "1.0"]
 
 
 def test_a_new_run_begins_at_nothing(tmp_path, capsys):

@@ -21,7 +21,9 @@ from pixelis.ttrl.worker import Done, Inline, Shelf, UpdateFailed, Worker
 
 
 def job(number, **more):
-    return Job(number=number, query=f"{number}:q", answer="3", is_masked=False, lessons=(), features={}, row={"query": number}, **more)
+    return Job(
+        number=number, query=f"{number}:q", answer="3", is_masked=False, lessons=(), trials=(), features={}, row={"query": number}, **more
+    )
 
 
 class Pupil:
@@ -128,7 +130,7 @@ def test_a_job_goes_to_the_disk_and_back():
     )
     lesson = Lesson(example, torch.tensor([-0.5, -0.25]), torch.tensor([-0.75, -0.125]), 0.1 + 0.2)
     whole = Job(
-        number=3, query="3:q", answer=None, is_masked=True, lessons=(lesson,),
+        number=3, query="3:q", answer=None, is_masked=True, lessons=(lesson,), trials=((0.25, 0.1 + 0.2), (-0.25, -0.5)),
         features={"a" * 64: Features(half, half[None])}, row={"query": 3, "kl": None, "seconds": {"sample": 0.5}},
     )  # fmt: skip
     file = io.BytesIO()
@@ -136,6 +138,7 @@ def test_a_job_goes_to_the_disk_and_back():
     file.seek(0)
     again = job_of(torch.load(file, weights_only=True))
     assert (again.number, again.query, again.answer, again.is_masked, again.row) == (3, "3:q", None, True, whole.row)
+    assert again.trials == whole.trials
     (back,) = again.lessons
     assert torch.equal(back.logp_N, lesson.logp_N) and torch.equal(back.anchor_logp_N, lesson.anchor_logp_N)
     assert back.advantage == lesson.advantage

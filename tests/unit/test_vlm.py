@@ -116,6 +116,35 @@ def test_sampled_logp_equals_a_full_forward_pass(checkpoint, temperature):
     policy.close()
 
 
+def test_conversations_see_at_exposures_of_their_own(checkpoint):
+    """One question at three exposures at once: other features and names, one medium; scored from what was shown and from what it is."""
+    policy, task = make(checkpoint), task_of(1)
+
+    async def scenario():
+        sessions = [policy.open(task, seed=0, exposure=stops) for stops in (None, 1.0, -1.0)]
+        for session in sessions:
+            await session.act()
+            session.observe(CROP_RESULT)
+        await asyncio.gather(*(session.act() for session in sessions))
+        found = [session.tokens() for session in sessions]
+        for session in sessions:
+            session.close()
+        return found
+
+    plain, bright, dark = run(scenario())
+    own = task.medium.sha256
+    assert [runs[0].images for runs in (plain, bright, dark)] == [(own,), (f"{own}@+1.000",), (f"{own}@-1.000",)]
+    assert [runs[2].images for runs in (plain, bright, dark)] == [(CROP_NAME,), (f"{CROP_NAME}@+1.000",), (f"{CROP_NAME}@-1.000",)]
+    assert len({runs[1].logp for runs in (plain, bright, dark)}) == 3
+    for runs, stops in ((plain, 0.0), (bright, 1.0), (dark, -1.0)):
+        assert gap(policy, runs, images_for(policy, task)) <= TOLERANCE_NATS
+        assert gap(policy, runs, policy.prompt_images(task, exposure=stops) | {CROP_NAME: CROP}) <= TOLERANCE_NATS
+    policy.look(1.0)
+    assert policy.info.sampling["prompting"]["exposure"] == 1.0
+    assert run(at_once(policy, [(task, 0)]))[0][1][0].images == bright[0].images
+    policy.close()
+
+
 def test_scoring_sees_the_pixels(policy):
     """The same tokens with black images have other probabilities: nothing is silently blind."""
     task = task_of(1)

@@ -52,7 +52,8 @@ class TokenRun:
     logp: tuple[float, ...] = ()
     """The sampler's log-probability of each id, in nats, for `policy`; empty otherwise."""
     images: tuple[str, ...] = ()
-    """SHA-256 of each image whose features stand in this stretch: a crop among the blobs, or the medium's own hash."""
+    """Name of each image whose features stand in this stretch: SHA-256 of a crop among the blobs, or of the medium (`:frame` of a video);
+    `@stops` behind it where it was shown brighter or darker than it is."""
 
 
 @record

@@ -15,6 +15,7 @@ from pixelis.core.arguments import tool_schemas
 from pixelis.core.errors import ConfigError
 from pixelis.core.media import Medium
 from pixelis.policy.base import Task
+from pixelis.policy.exposure import at_exposure, expose
 
 GUIDE = (
     "Answer the question about the image or video. Coordinates are integers from 0 to 1000 relative to the original; times are seconds. "
@@ -38,6 +39,7 @@ class Prompting:
         max_frames: of a video.
         image_size, frame_size: (width, height) that every image, crops too, and every frame is stretched to instead. Coordinates are
             relative to the sides, so stretching does not move them; and on one grid a place is a token, which a small model needs.
+        exposure: of all images and frames, in stops; see `policy/exposure.py`.
     """
 
     guide: str = GUIDE
@@ -47,6 +49,7 @@ class Prompting:
     max_frames: int = 16
     image_size: tuple[int, int] | None = None
     frame_size: tuple[int, int] | None = None
+    exposure: float = 0.0
 
     def show(self, image_HWC: np.ndarray, *, is_frame: bool = False) -> np.ndarray:
         """An image as the model is shown it, before its processor; one that was shown before stays as it is."""
@@ -59,7 +62,10 @@ class Prompting:
 
     def facts(self) -> dict:
         """What a trajectory records of it: how the medium was shown."""
-        return {key: value for key, value in asdict(self).items() if key not in ("guide", "has_schemas") and value is not None}
+        known = {key: value for key, value in asdict(self).items() if key not in ("guide", "has_schemas") and value is not None}
+        if not self.exposure:
+            del known["exposure"]
+        return known
 
     @property
     def schemas(self) -> list[dict]:
@@ -87,7 +93,7 @@ class Prompting:
 
 @dataclass(frozen=True)
 class ImagePart:
-    """An image of the first message: RGB uint8 [height, width, 3] and the hash that names it."""
+    """An image of the first message as it is shown, RGB uint8 [height, width, 3], and the name of that."""
 
     image_HWC: np.ndarray
     sha256: str
@@ -110,13 +116,14 @@ def question_parts(task: Task, prompting: Prompting) -> list[Part]:
 
     A video is evenly spread frames, each behind its time stamp. Coordinates stay relative to the original.
     """
-    medium = task.medium
+    medium, stops = task.medium, prompting.exposure
     if medium.kind == "image":
-        return [ImagePart(prompting.show(medium.frame(0)), medium.sha256), task.question]
+        return [ImagePart(expose(prompting.show(medium.frame(0)), stops), at_exposure(medium.sha256, stops)), task.question]
     parts: list[Part] = []
     for index in medium.sample(prompting.max_frames):
         parts.append(f"<{float(medium.times_s[index]):.1f} seconds>")
-        parts.append(ImagePart(prompting.show(medium.frame(index), is_frame=True), f"{medium.sha256}:{index}"))
+        frame = expose(prompting.show(medium.frame(index), is_frame=True), stops)
+        parts.append(ImagePart(frame, at_exposure(f"{medium.sha256}:{index}", stops)))
     return [*parts, task.question]
 
 

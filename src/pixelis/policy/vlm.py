@@ -13,6 +13,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from pixelis.core.grammar import ANSWER_CLOSE, CALL_CLOSE
 from pixelis.core.trajectory import PolicyInfo, TokenRun
 from pixelis.policy.base import Observation, PolicyError, Task, TokenLimit
 from pixelis.policy.buffer import ChatFormat, ImageRef, TokenBuffer
-from pixelis.policy.prompt import ImagePart, Part, Prompting, question_parts
+from pixelis.policy.exposure import at_exposure, expose, rounded
+from pixelis.policy.prompt import ImagePart, Prompting, question_parts
 from pixelis.policy.vlm_decode import Decoder
 from pixelis.policy.vlm_engine import Conversation, Engine
 from pixelis.policy.vlm_load import Checkpoint, load_checkpoint
@@ -129,24 +131,36 @@ class VlmPolicy:
         )
         self._finalizer = weakref.finalize(self, self.engine.close)
 
-    def open(self, task: Task, *, seed: int) -> VlmSession:
+    def open(self, task: Task, *, seed: int, exposure: float | None = None) -> VlmSession:
         """Start a conversation.
+
+        Args:
+            exposure: at which it sees, in stops; that of the policy when None.
 
         Raises:
             PolicyError: the medium cannot be shown to the model.
         """
-        ids, images = self._prompt(task)
+        prompting = self._prompting_at(exposure)
+        ids, images = self._prompt(task, prompting)
         buffer = TokenBuffer(image_id=self.format.image_id, merge=self.merge)
         buffer.append("prompt", ids, images=images)
         numbers = (seed % 2**64, zlib.crc32(task.question.encode("utf-8", "replace")))
         whole = (tuple(ids), tuple(image.sha256 for image in images))
         is_shared = whole[0][: len(self._system)] == self._system
         talk = Conversation(buffer, numbers, (whole, (self._system, ())) if is_shared else (whole,))
-        return VlmSession(self, talk)
+        return VlmSession(self, talk, prompting.exposure)
 
-    def _prompt(self, task: Task) -> tuple[list[int], list[ImageRef]]:
+    def look(self, exposure: float) -> None:
+        """Show images at this exposure, in stops, to all conversations that are opened from now on."""
+        self.prompting = replace(self.prompting, exposure=rounded(exposure))
+        self.info = replace(self.info, sampling={**self.info.sampling, "prompting": self.prompting.facts()})
+
+    def _prompting_at(self, exposure: float | None) -> Prompting:
+        return self.prompting if exposure is None else replace(self.prompting, exposure=rounded(exposure))
+
+    def _prompt(self, task: Task, prompting: Prompting) -> tuple[list[int], list[ImageRef]]:
         """Ids and images of the first message; the images are held for the caller."""
-        key = (task.medium.sha256, task.question)
+        key = (at_exposure(task.medium.sha256, prompting.exposure), task.question)
         with self._lock:
             known = self._prompts.get(key)
         if known is not None and self.vision.hold([image.sha256 for image in known[1]]):
@@ -154,7 +168,7 @@ class VlmPolicy:
         taken: list[ImageRef] = []
         try:
             parts: list[str | ImageRef] = []
-            for part in self._parts(task):
+            for part in question_parts(task, prompting):
                 if isinstance(part, ImagePart):
                     taken.append(self.vision.take(part.sha256, part.image_HWC))
                     part = taken[-1]
@@ -171,12 +185,14 @@ class VlmPolicy:
                 self._prompts.popitem(last=False)
         return prompt
 
-    def prompt_images(self, task: Task) -> dict[str, np.ndarray]:
-        """The images of a task's first message by the name under which token runs refer to them; crops are among the blobs."""
-        return {part.sha256: part.image_HWC for part in self._parts(task) if isinstance(part, ImagePart)}
+    def prompt_images(self, task: Task, *, exposure: float | None = None) -> dict[str, np.ndarray]:
+        """The images of a task's first message by the name under which token runs refer to them; crops are among the blobs.
 
-    def _parts(self, task: Task) -> list[Part]:
-        return question_parts(task, self.prompting)
+        Args:
+            exposure: at which they were shown, in stops; that of the policy when None.
+        """
+        parts = question_parts(task, self._prompting_at(exposure))
+        return {part.sha256: part.image_HWC for part in parts if isinstance(part, ImagePart)}
 
     @contextmanager
     def paused(self) -> Iterator[Any]:
@@ -199,7 +215,7 @@ def logp_of(policy: VlmPolicy, token_runs: Sequence[TokenRun], images: Mapping[s
     """What a full forward pass of transformers gives the tokens that were sampled: one tuple per `policy` run, in nats.
 
     Args:
-        images: each image of the runs by its hash: RGB uint8 [height, width, 3] or an encoded file.
+        images: each image of the runs by its name, or by that of what it shows as it is: RGB uint8 [height, width, 3] or an encoded file.
 
     Raises:
         DataError: an image is missing or does not fit its place.
@@ -214,8 +230,8 @@ def logp_of(policy: VlmPolicy, token_runs: Sequence[TokenRun], images: Mapping[s
 class VlmSession:
     """One conversation with the model."""
 
-    def __init__(self, policy: VlmPolicy, talk: Conversation) -> None:
-        self._policy, self._talk, self._format = policy, talk, policy.format
+    def __init__(self, policy: VlmPolicy, talk: Conversation, exposure: float = 0.0) -> None:
+        self._policy, self._talk, self._format, self._exposure = policy, talk, policy.format, exposure
         self._is_writing = self._is_full = self._is_closed = False
         self._is_due = True
 
@@ -271,7 +287,8 @@ class VlmSession:
         if observation.image_png is not None:
             name = observation.image_sha256 or hashlib.sha256(observation.image_png).hexdigest()
             try:
-                image = vision.take(name, pixels_of(observation.image_png))
+                crop = expose(pixels_of(observation.image_png), self._exposure)
+                image = vision.take(at_exposure(name, self._exposure), crop)
             except (OSError, ValueError) as error:
                 raise PolicyError(f"the image of a result cannot be shown to the model: {error}") from error
         held = [image.sha256] if image else []

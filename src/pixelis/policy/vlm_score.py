@@ -13,6 +13,7 @@ from PIL import Image
 from pixelis.core.errors import DataError
 from pixelis.core.trajectory import TokenRun
 from pixelis.policy.buffer import TokenBuffer
+from pixelis.policy.exposure import exposure_of, shown
 from pixelis.policy.vlm_load import base_of
 from pixelis.policy.vlm_sampling import Sampling
 from pixelis.policy.vlm_vision import Vision
@@ -35,12 +36,15 @@ def score(
 
     Args:
         model: a Qwen3-VL model, with or without adapters, run as transformers runs it.
-        images: each image of the runs by its hash, as RGB uint8 [height, width, 3] or an encoded file's bytes.
+        images: each image of the runs by its name, or by that of what it shows as it is: RGB uint8 [height, width, 3] or an encoded
+            file's bytes.
 
     Raises:
         DataError: an image is missing or does not fit its place.
     """
-    prepared = {name: vision.prepare(pixels_of(data)) for name, data in images.items() if any(name in run.images for run in runs)}
+    wanted = {name for run in runs for name in run.images}
+    there = {name: pixels_of(images[name]) for name in {*wanted, *(exposure_of(name)[0] for name in wanted)} if name in images}
+    prepared = {name: vision.prepare(shown(there, name)) for name in sorted(wanted) if name in there or exposure_of(name)[0] in there}
     buffer = TokenBuffer.load(runs, {name: grid for name, (grid, _) in prepared.items()}, image_id=image_id, merge=merge)
     where = np.flatnonzero(buffer.mask("policy"))
     if len(where) and where[0] == 0:

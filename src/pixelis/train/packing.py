@@ -9,6 +9,7 @@ import numpy as np
 from pixelis.core.trajectory import Trajectory
 from pixelis.policy.base import Task
 from pixelis.policy.buffer import ImageRef
+from pixelis.policy.exposure import exposure_of, shown
 from pixelis.policy.vlm import VlmPolicy
 from pixelis.policy.vlm_score import pixels_of
 from pixelis.rollout.pack import Example, pack_trajectory
@@ -21,16 +22,19 @@ def pack_rollouts(policy: VlmPolicy, bank: FeatureBank, task: Task, rollouts: Se
 
     Left out are those on which the policy itself failed: they say nothing of what it would do.
     """
-    bank.add(list(policy.prompt_images(task).items()))
+    seen = {exposure_of(name)[1] for one in rollouts for run in one.trajectory.tokens[:1] for name in run.images}
+    for stops in sorted(seen):
+        bank.add(list(policy.prompt_images(task, exposure=stops).items()))
     found = []
     for rollout in rollouts:
         trajectory = rollout.trajectory
         if trajectory.stop in ("policy_error", "interrupted") or not any(run.role == "policy" for run in trajectory.tokens):
             continue
         crops = {name for run in trajectory.tokens for name in run.images if name not in bank}
-        bank.add([(name, pixels_of(rollout.blobs[name])) for name in sorted(crops)])
-        shown = [ImageRef(name, bank.grids[name]) for name in trajectory.tokens[0].images]
-        found.append((trajectory, pack_trajectory(trajectory, policy.format, shown, crop_grid=bank.grids.__getitem__)))
+        there = {source: pixels_of(rollout.blobs[source]) for source in {exposure_of(name)[0] for name in crops}}
+        bank.add([(name, shown(there, name)) for name in sorted(crops)])
+        first = [ImageRef(name, bank.grids[name]) for name in trajectory.tokens[0].images]
+        found.append((trajectory, pack_trajectory(trajectory, policy.format, first, crop_grid=bank.grids.__getitem__)))
     return found
 
 

@@ -25,6 +25,7 @@ from pixelis.data.cota.load import Trace, read_traces
 from pixelis.data.world.items import make_item, render
 from pixelis.policy.base import Task
 from pixelis.policy.buffer import ImageRef
+from pixelis.policy.exposure import exposure_of
 from pixelis.policy.prompt import ImagePart, Prompting, question_parts
 from pixelis.policy.vlm_score import pixels_of
 from pixelis.rollout.workers import workers
@@ -122,7 +123,7 @@ def pixels_again(folders: Sequence[str | Path], lessons: Sequence[Lesson], promp
     where = tuple(map(str, folders))
 
     def pixels(name: str) -> np.ndarray:
-        trace = media.get(name.split(":")[0])
+        trace = media.get(exposure_of(name)[0].split(":")[0])
         if trace is None:
             return pixels_of(_blob(where, name))  # a crop
         _, parts = show((trace.trajectory.medium.sha256, trace.item, trace.trajectory.question, prompting, where))

@@ -18,6 +18,7 @@ from pixelis.core.media import open_medium
 from pixelis.core.store import Run, open_run
 from pixelis.core.trajectory import Timing, Trajectory
 from pixelis.policy.base import Task
+from pixelis.policy.exposure import exposure_of
 from pixelis.policy.vlm import VlmPolicy
 from pixelis.rollout.run import Rollout
 from pixelis.train.bank import FeatureBank
@@ -174,6 +175,7 @@ def _right_ones(folder: str | Path, count: int) -> set[str]:
 
 
 def _as_rollout(run: Run, trajectory: Trajectory) -> Rollout:
-    names = {name for tokens in trajectory.tokens for name in tokens.images if run.blob_path(name).is_file()}
+    shown = {exposure_of(name)[0] for tokens in trajectory.tokens for name in tokens.images}
+    names = {name for name in shown if run.blob_path(name).is_file()}
     blobs = {name: run.blob(name) for name in names if name != trajectory.medium.sha256}
     return Rollout(trajectory=trajectory, blobs=blobs, timing=Timing(id=trajectory.id, steps=(), total_s=0.0))

@@ -29,7 +29,9 @@ class Job:
     """As it was given out."""
     is_masked: bool
     lessons: tuple[Lesson, ...]
-    """Empty where nothing may be learnt: the update then does nothing."""
+    """What weights are learnt from; empty where nothing may be learnt, and the update then leaves them as they are."""
+    trials: tuple[tuple[float, float], ...]
+    """What the exposure is learnt from: offset and return of every rollout; empty as `lessons`."""
     features: Mapping[str, Features]
     """Of the images that the lessons show; empty where the learner finds them itself."""
     row: Mapping[str, Any]
@@ -44,6 +46,7 @@ def plain_job(job: Job) -> dict[str, Any]:
         "answer": job.answer,
         "is_masked": job.is_masked,
         "lessons": [_plain_lesson(one) for one in job.lessons],
+        "trials": [list(pair) for pair in job.trials],
         "features": {name: (one.tokens_ND.half(), one.deep_LND.half()) for name, one in job.features.items()},
         "row": dict(job.row),
     }
@@ -52,7 +55,8 @@ def plain_job(job: Job) -> dict[str, Any]:
 def job_of(plain: Mapping[str, Any]) -> Job:
     """What `plain_job` stored."""
     features = {name: Features(tokens.float(), deep.float()) for name, (tokens, deep) in plain["features"].items()}
-    return Job(**{**plain, "lessons": tuple(_lesson(one) for one in plain["lessons"]), "features": features})
+    lessons, trials = tuple(_lesson(one) for one in plain["lessons"]), tuple((offset, earned) for offset, earned in plain.get("trials", ()))
+    return Job(**{**plain, "lessons": lessons, "trials": trials, "features": features})
 
 
 def _plain_lesson(lesson: Lesson) -> dict[str, Any]:

@@ -32,6 +32,7 @@ def answered_row(
         "loss": None,
         "grad_norm": None,
         "canary": None,
+        "exposure": None,
         "rolled_back": "",
         "accepted": tally.accepted,
         "coverage": 1 - tally.abstained / (number + 1),
@@ -52,6 +53,7 @@ def learnt_row(done: Done, tally: Tally, waited_s: float) -> dict[str, Any]:
     row = {
         **done.job.row,
         "beta": done.corridor.beta,
+        "exposure": None if done.weights is None else done.weights.exposure,
         "num_rolled_back": tally.rolled_back,
         "seconds": {name: round(value, 4) for name, value in seconds.items()},
     }

@@ -12,8 +12,10 @@ import numpy as np
 
 from pixelis.core.errors import ConfigError, DataError
 from pixelis.core.store import RunWriter
+from pixelis.core.trajectory import PolicyInfo
 from pixelis.policy.adapters import EMA
-from pixelis.policy.vlm import VlmPolicy
+from pixelis.policy.base import Task
+from pixelis.policy.vlm import VlmPolicy, VlmSession
 from pixelis.policy.vlm_vision import Features
 from pixelis.retrieval.entry import Entry, Item
 from pixelis.retrieval.memory import Memory
@@ -29,6 +31,7 @@ from pixelis.train.learner import learning_of, take_learning
 from pixelis.train.packing import pack_rollouts
 from pixelis.train.policy_learner import PolicyLearner, sampler_mismatch
 from pixelis.ttrl.decide import Credit, Decision, credit, decide
+from pixelis.ttrl.exposure import offsets
 from pixelis.ttrl.facts import NeighbourFacts, QueryFacts
 from pixelis.ttrl.insight import Insight
 from pixelis.ttrl.job import Job
@@ -85,7 +88,8 @@ class Adapter:
             raise ConfigError("learning takes what the policy itself would say: set temperature = 1 and top_p = 1")
         self.policy, self.settings, self.memory, self.insight = policy, settings, memory, insight
         limits = Limits(max_steps=settings.max_steps)
-        self._runner = Runner(policy, executor, settings=tool_settings, limits=limits, num_parallel=settings.num_parallel)
+        self._eyes = Eyes(policy)
+        self._runner = Runner(self._eyes, executor, settings=tool_settings, limits=limits, num_parallel=settings.num_parallel)
         self._encoder = EfficientNetEncoder() if settings.omega > 0 else None
         self.bank = FeatureBank(policy.vision, max_bytes=BANK_BYTES)
         self.learner = self._learner(policy, self.bank)
@@ -112,6 +116,9 @@ class Adapter:
             "ema": settings.ema,
             "canary": self.canary,
             "minimises_entropy": settings.method == "entropy",
+            "exposure": self.policy.prompting.exposure,
+            "exposure_rate": settings.exposure_rate,
+            "exposure_spread": settings.exposure_spread,
         }
         if not self._has_twin:
             return Student(self.learner, alone=self.policy.paused, **about)
@@ -134,6 +141,8 @@ class Adapter:
 
         Weights that have not changed are written, too: the sampler then reads shared beginnings again, as a resumed run must.
         """
+        if weights is not None:
+            self.policy.look(weights.exposure)
         if self._has_twin:
             with self.policy.paused() as model:
                 take_learning(model, learning_of(model) if weights is None else weights.learner["model"])
@@ -156,6 +165,9 @@ class Adapter:
         if writer is not None:
             writer.put_blob(query.data)
         seeds = [settings.seed + 1 + k for k in range(settings.rollouts)]
+        if settings.learns_exposure:
+            tried = offsets(len(seeds), settings.exposure_spread, (settings.seed, number))
+            self._eyes.offsets = dict(zip(seeds, tried, strict=True))
         rollouts = self._runner.run([(query.task, seed) for seed in seeds], writer)
         clock.lap("sample")
         packed = pack_rollouts(self.policy, self.bank, query.task, rollouts)
@@ -225,19 +237,25 @@ class Adapter:
             accepted=tally.accepted + (is_learning and not earned.is_masked),
             held=tally.held + is_held,
         )
-        lessons = _lessons(served, earned) if is_learning else ()
+        lessons = _lessons(served, earned) if is_learning and settings.rate else ()
         job = Job(
             number=progress.position,
             query=served.facts.id,
             answer=served.decision.answer,
             is_masked=earned.is_masked,
             lessons=lessons,
+            trials=self._trials(served, earned) if is_learning and settings.learns_exposure and not earned.is_masked else (),
             features=self._features([one.example for one in lessons]) if self._has_twin else {},
             row=answered_row(
                 served.facts, served.decision, earned, tally, progress.position, {**served.seconds, "learn": 0.0, "total": seconds}
             ),
         )
         return job, replace(progress, value=value, tally=tally, position=progress.position + 1, jobs=(*progress.jobs, job))
+
+    def _trials(self, served: Served, earned: Credit) -> tuple[tuple[float, float], ...]:
+        """At which offset each rollout saw, and what it earned."""
+        seen = [self._eyes.offsets[one.trajectory.seed] for one in served.rolled]
+        return tuple(zip(seen, earned.returns, strict=True))
 
     def item(self, served: Served, query: Query) -> Item:
         """What the memory takes in: the exemplar, or the first rollout where there is none."""
@@ -253,6 +271,29 @@ class Adapter:
             facts=entry_facts(served.facts, own),
         )
         return Item(entry, served.text_D if self.settings.omega < 1 else None, served.pixel_D)
+
+
+class Eyes:
+    """A policy whose conversations see brighter or darker than it does by default, each by an offset of its own.
+
+    Args:
+        policy: gives everything else.
+    """
+
+    def __init__(self, policy: VlmPolicy) -> None:
+        self._policy = policy
+        self.offsets: dict[int, float] = {}
+        """Stops by the seed of a conversation; 0 for those not named."""
+
+    @property
+    def info(self) -> PolicyInfo:
+        return self._policy.info
+
+    def open(self, task: Task, *, seed: int) -> VlmSession:
+        return self._policy.open(task, seed=seed, exposure=self._policy.prompting.exposure + self.offsets.get(seed, 0.0))
+
+    def close(self) -> None:
+        self._policy.close()
 
 
 def _mismatch(served: Served) -> float:

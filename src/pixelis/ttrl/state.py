@@ -47,13 +47,15 @@ class AdaptSettings:
         max_accepted: updates accepted by the vote after which the run goes on answering and learns no more; None for no limit. For arms of
             a study at one budget: the least that any of them accepts.
         ema: decay of the anchor per accepted update; 1 keeps it where it began, 0 has none.
-        rate: of the optimiser, constant.
+        rate: of the optimiser, constant; 0 leaves the weights as they are.
         beta: the corridor's start.
         use_corridor: False keeps beta as it is.
         max_steps: of a rollout.
         max_mismatch: mean |log p of training - log p of the sampler| in nats beyond which nothing is learnt from a query.
         lag: queries that are answered before an update serves. 0 updates between answers; from 1 on a worker updates beside serving.
         deadline_s: how long an answer waits for an update that should serve it.
+        exposure_rate: stops by which the exposure moves where returns grow by 1 per stop; 0 leaves it as it is. See `ttrl/exposure.py`.
+        exposure_spread: standard deviation, in stops, of the exposures that a query's rollouts try.
         stress: what is done to neighbours and to the asking key on purpose.
 
     Raises:
@@ -76,6 +78,8 @@ class AdaptSettings:
     num_parallel: int = 8
     lag: int = 0
     deadline_s: float = 600.0
+    exposure_rate: float = 0.0
+    exposure_spread: float = 0.25
     seed: int = 0
     decision: DecisionSettings = DecisionSettings()
     corridor: CorridorSettings = CorridorSettings()
@@ -86,8 +90,17 @@ class AdaptSettings:
             raise ConfigError(f"method {self.method!r}: choose one of {', '.join(METHODS)}")
         if self.neighbours == 0 and (self.method == "retrieval" or self.stress.changes_neighbours):
             raise ConfigError("neighbours = 0: method retrieval, flip and near_miss need some; give neighbours, or leave these out")
+        if self.exposure_rate and (self.exposure_spread <= 0 or self.rollouts < 2):
+            raise ConfigError(
+                f"exposure_rate = {self.exposure_rate:g} learns from rollouts that see differently: give 2 rollouts or more "
+                f"(not {self.rollouts}) and an exposure_spread above 0 (not {self.exposure_spread:g})"
+            )
         if self.omega == 0 and self.stress.changes_pictures:
             raise ConfigError("omega = 0: keys hold no pixels that jpeg or rescale could change; give omega, or leave these out")
+
+    @property
+    def learns_exposure(self) -> bool:
+        return self.learns and self.exposure_rate > 0
 
     def to_json(self) -> dict[str, Any]:
         """What makes a run what it is. What a run of an earlier release did not know is left out at its default: such a run goes on."""
@@ -98,9 +111,12 @@ class AdaptSettings:
             (plain, "max_accepted", None),
             (plain, "stress", asdict(Stress())),
             (decision, "counts_neighbours", False),
+            (plain, "exposure_rate", 0.0),
         ):
             if table[key] == default:
                 del table[key]
+        if "exposure_rate" not in plain:
+            del plain["exposure_spread"]
         return json.loads(json.dumps(plain)) | {"decision": decision}
 
 
@@ -162,6 +178,7 @@ def save(out: Path, progress: Progress) -> None:
         "jobs": [plain_job(job) for job in progress.jobs],
         "learner": None if weights is None else weights.learner,
         "anchor": None if weights is None else weights.anchor,
+        "exposure": None if weights is None else weights.exposure,
     }
     part = out / f".{STATE_FILE}.part"
     with part.open("wb") as file:
@@ -192,7 +209,7 @@ def resume(out: Path, beta: float) -> Progress:
         tally=Tally(**found["tally"]),
         pending=None if pending is None else Item(Entry(**pending["entry"]), _array(pending["text"]), _array(pending["pixel"])),
         jobs=tuple(job_of(job) for job in found["jobs"]),
-        weights=None if found["learner"] is None else Weights(found["learner"], found["anchor"]),
+        weights=None if found["learner"] is None else Weights(found["learner"], found["anchor"], found.get("exposure", 0.0)),
     )
 
 

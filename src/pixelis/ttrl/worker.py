@@ -29,6 +29,7 @@ from pixelis.policy.vlm_sampling import Sampling
 from pixelis.policy.vlm_vision import Features
 from pixelis.train.corridor import CorridorSettings, CorridorState, regulate
 from pixelis.train.policy_learner import PolicyLearner
+from pixelis.ttrl.exposure import moved
 from pixelis.ttrl.job import Job
 from pixelis.ttrl.learn import Canary, Outcome, copied, learn
 
@@ -40,6 +41,8 @@ class Weights:
     learner: dict[str, Any]
     """As `PolicyLearner.state`."""
     anchor: dict[str, torch.Tensor]
+    exposure: float = 0.0
+    """At which images are shown, stops."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +75,8 @@ class Student:
         alone: entered while the learner moves: keeps whoever shares its model away.
         shelf: where the learner finds features, when it is not serving's own bank.
         minimises_entropy: see `learn`.
+        exposure: the start's, in stops.
+        exposure_rate, exposure_spread: see `AdaptSettings`.
     """
 
     def __init__(
@@ -85,8 +90,12 @@ class Student:
         alone: Callable[[], AbstractContextManager] = nullcontext,
         shelf: Shelf | None = None,
         minimises_entropy: bool = False,
+        exposure: float = 0.0,
+        exposure_rate: float = 0.0,
+        exposure_spread: float = 0.25,
     ) -> None:
-        self.learner, self.corridor, self.weights = learner, corridor, None
+        self.learner, self.corridor, self.weights, self.exposure = learner, corridor, None, exposure
+        self._exposure_rate, self._exposure_spread = exposure_rate, exposure_spread
         self._corridor_settings, self._ema, self._canary, self._alone, self._shelf = corridor_settings, ema, canary, alone, shelf
         self._minimises_entropy = minimises_entropy
 
@@ -106,6 +115,9 @@ class Student:
                 self.weights = self._copy()
             if self._corridor_settings is not None:
                 self.corridor = regulate(self.corridor, outcome.kl, self._corridor_settings)
+        if job.trials:
+            self.exposure = moved(self.exposure, job.trials, spread=self._exposure_spread, rate=self._exposure_rate)
+            self.weights = replace(self.weights or self._copy(), exposure=self.exposure)
         return Done(job, outcome, self.corridor, self.weights, time.monotonic() - started)
 
     def restore(self, weights: Weights | None, corridor: CorridorState) -> None:
@@ -114,10 +126,12 @@ class Student:
         if weights is not None:
             self.learner.load_state(weights.learner)
             self.learner.load_anchor(weights.anchor)
+            self.exposure = weights.exposure
             self.weights = self._copy()
 
     def _copy(self) -> Weights:
-        return Weights(copied(self.learner.state()), {name: value.clone() for name, value in self.learner.anchor_state().items()})
+        anchor = {name: value.clone() for name, value in self.learner.anchor_state().items()}
+        return Weights(copied(self.learner.state()), anchor, self.exposure)
 
 
 class Shelf:

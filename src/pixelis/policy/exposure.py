@@ -1,0 +1,51 @@
+"""Exposure: how bright a policy is shown its images, in stops; +1 doubles what reaches its eyes, 0 shows an image as it is.
+
+Tools work on the medium itself, whatever the exposure. An image that is shown otherwise than it is has a name of its own,
+`<name>@+0.250`, so that features, token runs and whoever scores them later know one showing from another. Letters: H W C an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+MOST_STOPS = 3.0
+"""Beyond this an image of 8 bits has little left to show."""
+_MARK = "@"
+
+
+def at_exposure(name: str, stops: float) -> str:
+    """The name of an image as it is shown at an exposure."""
+    return f"{name}{_MARK}{stops:+.3f}" if rounded(stops) else name
+
+
+def rounded(stops: float) -> float:
+    """As it stands in names: a thousandth of a stop moves no pixel by a whole grey level."""
+    return round(float(stops), 3) + 0.0
+
+
+def exposure_of(name: str) -> tuple[str, float]:
+    """What is shown, and at which exposure."""
+    source, _, stops = name.partition(_MARK)
+    return source, float(stops or 0)
+
+
+def expose(image_HWC: np.ndarray, stops: float) -> np.ndarray:
+    """An image, uint8 [H, W, C], at an exposure; what would be brighter than white is white."""
+    stops = rounded(stops)
+    if not stops:
+        return image_HWC
+    return np.clip(np.rint(np.arange(256) * 2.0**stops), 0, 255).astype(np.uint8)[image_HWC]
+
+
+def shown(images: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """An image by the name under which it was shown, from images that are named so, or from those as they are.
+
+    Raises:
+        KeyError: neither is there.
+    """
+    if name in images:
+        return images[name]
+    source, stops = exposure_of(name)
+    return expose(images[source], stops)
