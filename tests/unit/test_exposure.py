@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from pixelis.policy.exposure import at_exposure, expose, exposure_of, shown
-from pixelis.ttrl.exposure import MOST_EXPOSURE, exposure_gradient, moved, offsets
+from pixelis.ttrl.exposure import MOST_EXPOSURE, PRIOR, WIDTH, Light, after_query, curve, light_of, offsets, plain_light
 
 GREY = np.array([[[0, 50, 100], [150, 200, 255]]], np.uint8)
 
@@ -42,33 +45,65 @@ def test_offsets_cancel_out_and_come_again():
     assert many.std() == pytest.approx(0.25, rel=0.05)
 
 
-def test_the_gradient_by_hand():
-    """Returns 1 and 0 at +0.2 and -0.2 stops: (0.5 * 0.2 + -0.5 * -0.2) / 2 / 0.04 = 2.5, which is 1 per 0.4 stops."""
-    assert exposure_gradient([(0.2, 1.0), (-0.2, 0.0)], 0.2) == pytest.approx(2.5)
-    assert exposure_gradient([(0.2, 0.7), (-0.2, 0.7), (0.1, 0.7), (-0.1, 0.7)], 0.2) == 0.0
-    assert moved(0.1, [(0.2, 1.0), (-0.2, 0.0)], spread=0.2, rate=0.04) == pytest.approx(0.2)
-    assert moved(1.9, [(0.2, 1.0), (-0.2, 0.0)], spread=0.2, rate=4.0) == MOST_EXPOSURE
-    assert moved(-1.9, [(0.2, 0.0), (-0.2, 1.0)], spread=0.2, rate=4.0) == -MOST_EXPOSURE
+def answered(light, queries, seen, *, noise=0.0, start=0, spread=0.5):
+    """After so many queries of eight rollouts, whose VisFid is `seen` of their exposure, and chance."""
+    rng = np.random.default_rng(start)
+    for number in range(start, start + queries):
+        stops = [light.exposure + offset for offset in offsets(8, spread, (1, number))]
+        hard = rng.random()
+        light = after_query(light, [(one, hard + seen(one) + noise * rng.standard_normal()) for one in stops])
+    return light
 
 
-@pytest.mark.parametrize("best", [0.6, 0.0, -0.4])
-def test_the_exposure_goes_where_answers_agree_more_often(best):
-    """400 queries of 8 rollouts, whose chance to agree with the vote falls from 0.9 with the square of the distance from the best."""
-    rng, exposure = np.random.default_rng(0), 0.0
-    for number in range(400):
-        tried = offsets(8, 0.25, (0, number))
-        chance = [max(0.1, 0.9 - 0.8 * (exposure + offset - best) ** 2) for offset in tried]
-        exposure = moved(exposure, list(zip(tried, (rng.random(8) < chance).astype(float), strict=True)), spread=0.25, rate=0.05)
-    assert exposure == pytest.approx(best, abs=0.2)
+def test_one_query_by_hand():
+    """Two rollouts, one bump apart: ridge regression of their difference on the difference of the bumps."""
+    light = after_query(Light(), [(0.0, 0.0), (0.25, 1.0)])
+    bumps = np.exp(-0.5 * ((np.array([[0.0], [0.25]]) - np.arange(-2, 2.1, WIDTH)) / WIDTH) ** 2)
+    centred = bumps - bumps.mean(axis=0)
+    assert light.products_KK == pytest.approx(centred.T @ centred) and light.gains_K == pytest.approx(centred.T @ [-0.5, 0.5])
+    assert (light.square, light.num) == (0.5, 1)  # a variance of 0.5
+    step = bumps[1] - bumps[0]
+    reach = step @ step * PRIOR**2  # the prior's variance of the difference, in units of the noise's; the data's is that of two rollouts
+    gain, error = (float(part[0]) for part in curve(replace(light, exposure=0.0), np.array([0.25])))
+    assert gain == pytest.approx(reach / (reach + 2)) and error == pytest.approx(np.sqrt(0.5 * 2 * reach / (reach + 2)))
+    assert light.exposure == 0.0  # one query is too little
 
 
-def test_returns_that_have_nothing_to_do_with_the_light_lead_nowhere():
-    """A random walk of 400 steps of 0.05 * 0.5 / (0.25 * sqrt(8)): 0.7 stops would be far out, and the mean of many is 0."""
-    ends = []
-    for seed in range(20):
-        rng, exposure = np.random.default_rng(seed), 0.0
-        for number in range(100):
-            tried = offsets(8, 0.25, (seed, number))
-            exposure = moved(exposure, list(zip(tried, (rng.random(8) < 0.5).astype(float), strict=True)), spread=0.25, rate=0.05)
-        ends.append(exposure)
-    assert abs(np.mean(ends)) < 3 * np.std(ends) / np.sqrt(20)
+def test_alike_rollouts_teach_nothing():
+    assert after_query(Light(0.3), [(0.3, 0.7)] * 8).exposure == 0.3
+    assert after_query(Light(0.3), [(0.0, 0.7), (0.6, 0.7)]).exposure == 0.3
+    assert answered(Light(), 50, lambda stops: 0.0).exposure == 0.0
+
+
+@pytest.mark.parametrize("best", [0.6, -0.5])
+def test_the_exposure_goes_where_evidence_holds(best):
+    """VisFid falls off by the square of the distance from the best; rollouts differ by chance, and queries are hard or easy."""
+    light = answered(Light(), 120, lambda stops: -0.3 * (stops - best) ** 2, noise=0.1)
+    assert light.exposure == pytest.approx(best, abs=0.25)
+
+
+def test_it_crosses_a_dip_and_stays_where_nothing_is_better():
+    """As nano in the dark: worst where it stands, better on both sides, best at half a stop."""
+    light = answered(Light(), 150, lambda stops: -0.1 * np.exp(-(stops**2) / 0.02) + 0.12 * np.exp(-((stops - 0.5) ** 2) / 0.2), noise=0.3)
+    assert 0.2 <= light.exposure <= 0.9
+    at_rest = [answered(Light(), 150, lambda stops: -0.5 * stops**2, noise=0.3, start=1000 * k).exposure for k in range(5)]
+    assert np.abs(at_rest).max() <= 0.3
+
+
+def test_what_was_learnt_in_another_light_is_forgotten():
+    light = answered(Light(), 150, lambda stops: -0.3 * (stops - 0.6) ** 2, noise=0.1)
+    again = answered(light, 400, lambda stops: -0.3 * (stops + 0.2) ** 2, noise=0.1, start=500)
+    assert light.exposure > 0.3 and again.exposure < 0.1
+
+
+def test_chance_alone_does_not_move_it():
+    """Twelve runs in which VisFid has nothing to do with the light: most stay, and none is led by a direction."""
+    ends = np.array([answered(Light(), 100, lambda stops: 0.0, noise=0.3, start=1000 * k).exposure for k in range(12)])
+    assert np.median(np.abs(ends)) == 0.0 and (ends == 0).mean() >= 0.6
+
+
+def test_light_goes_to_the_disk_and_back():
+    light = answered(Light(), 20, lambda stops: stops, noise=0.1)
+    back = light_of(json.loads(json.dumps(plain_light(light))))
+    assert np.array_equal(back.products_KK, light.products_KK) and np.array_equal(back.gains_K, light.gains_K)
+    assert (back.exposure, back.square, back.num) == (light.exposure, light.square, light.num) and 0 < back.exposure <= MOST_EXPOSURE

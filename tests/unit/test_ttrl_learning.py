@@ -19,6 +19,7 @@ from pixelis.agent import make_executor
 from pixelis.config_train import LoraTable
 from pixelis.core.errors import ConfigError, DataError
 from pixelis.core.store import open_run
+from pixelis.policy.exposure import exposure_of
 from pixelis.policy.prompt import Prompting
 from pixelis.policy.vlm import VlmPolicy
 from pixelis.policy.vlm_load import load_checkpoint
@@ -39,7 +40,7 @@ from pixelis.train.vocabulary import make_vocabulary
 from pixelis.ttrl import learn as update
 from pixelis.ttrl.adapt import run_adapt
 from pixelis.ttrl.decide import Decision, DecisionSettings, credit
-from pixelis.ttrl.exposure import moved, offsets
+from pixelis.ttrl.exposure import Light, after_query, offsets
 from pixelis.ttrl.fit import canaries, check_decisions, fit, read_calibration, read_records
 from pixelis.ttrl.losses import entropy_loss, token_shares, ttrl_loss
 from pixelis.ttrl.methods import as_method
@@ -319,46 +320,53 @@ def test_between_answers_the_paper_s_steps_are_taken_one_after_another(born, who
 
 # ---------------------------------------------------------------- exposure
 
-BRIGHT = replace(SETTINGS, exposure_rate=0.05, exposure_spread=0.5)
+BRIGHT = replace(SETTINGS, rollouts=8, num_parallel=8, exposure_spread=0.5)
 
 
-def test_rollouts_see_differently_and_the_exposure_moves_by_their_returns(born, tmp_path):
-    out = run(born, tmp_path / "whole", BRIGHT)
-    tried = [one.tokens[0].images[0].partition("@")[2] for one in open_run(out / "rollouts").trajectories()]
-    expected = 0.0
-    for number, (record, row) in enumerate(zip(read_records(out), lines(out), strict=True)):
-        offset = offsets(3, 0.5, (0, number))
-        names = [f"{expected + one:+.3f}" if round(expected + one, 3) else "" for one in offset]
-        assert tried[3 * number : 3 * number + 3] == names
-        of_seed = {one.id: offset[one.seed - 1] for one in open_run(out / "rollouts").trajectories()}
-        earned, _ = credit(record.facts, record.decision, ValueState(), BRIGHT.decision)  # returns do not depend on what is remembered
-        trials = [(of_seed[one.id], each) for one, each in zip(record.decision.rollouts, earned.returns, strict=True)]
-        expected = expected if row["masked"] else moved(expected, trials, spread=0.5, rate=0.05)
-        assert row["exposure"] == pytest.approx(expected, abs=1e-12)
-    assert expected != 0.0
-    assert Prompting.of(out / "policy").exposure == pytest.approx(expected, abs=5e-4)  # as names have it
+class Confirmed(Hearing):
+    """What a rollout saw that is brighter than the policy's own exposure is confirmed, and nothing else."""
+
+    def serve(self, query, number, writer=None):
+        served = super().serve(query, number, writer)
+        stops = [exposure_of(one.trajectory.tokens[0].images[0])[1] for one in served.rolled]
+        told = [replace(one, fidelity=float(s > 0.1)) for one, s in zip(served.decision.rollouts, stops, strict=True)]
+        return replace(served, decision=replace(served.decision, rollouts=tuple(told)))
+
+
+def test_rollouts_see_differently_and_the_exposure_follows_what_is_confirmed(born, tmp_path):
+    out, light = run(born, tmp_path / "whole", BRIGHT, kind=Confirmed), Light()
+    shown = [exposure_of(one.tokens[0].images[0])[1] for one in open_run(out / "rollouts").trajectories()]
+    for number, row in enumerate(lines(out)):
+        tried = [round(light.exposure + one, 3) for one in offsets(8, 0.5, (0, number))]
+        assert shown[8 * number : 8 * number + 8] == tried
+        light = after_query(light, [(stops, float(stops > 0.1)) for stops in tried])
+        assert row["exposure"] == light.exposure
+    assert light.exposure > 0
+    assert Prompting.of(out / "policy").exposure == light.exposure
 
 
 def test_an_exposure_alone_leaves_the_weights_and_resumes_to_the_same(born, tmp_path):
     still = replace(BRIGHT, rate=0.0, lag=1)
-    whole = run(born, tmp_path / "whole", still)
+    whole = run(born, tmp_path / "whole", still, kind=Confirmed)
     before, after = weights_of(born), weights_of(whole / "policy")
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert all(row["kl"] is None for row in lines(whole)) and lines(whole)[-1]["exposure"]
+    for audit in (None, Silly()):  # labels never reach the exposure
+        out = run(born, tmp_path / type(audit).__name__, still, audit=audit, kind=Confirmed)
+        assert [row["exposure"] for row in lines(out)] == [row["exposure"] for row in lines(whole)]
     for kill_at in (0, 1):
         out = tmp_path / str(kill_at)
         with pytest.raises(Killed):
-            run(born, out, still, kill_at=kill_at)
-        run(born, out, still)
+            run(born, out, still, kill_at=kill_at, kind=Confirmed)
+        run(born, out, still, kind=Confirmed)
         assert (out / QUERIES_FILE).read_bytes() == (whole / QUERIES_FILE).read_bytes()
         assert [row["exposure"] for row in lines(out)] == [row["exposure"] for row in lines(whole)]
         assert Prompting.of(out / "policy") == Prompting.of(whole / "policy")
 
 
 def test_exposures_need_company():
-    for wrong in ({"rollouts": 1}, {"exposure_spread": 0.0}):
-        with pytest.raises(ConfigError, match="see differently"):
-            replace(BRIGHT, **wrong)
+    with pytest.raises(ConfigError, match="give 2 or more, not 1"):
+        replace(BRIGHT, rollouts=1)
 
 
 # ---------------------------------------------------------------- other methods, one budget, stress

@@ -53,7 +53,7 @@ def learnt_row(done: Done, tally: Tally, waited_s: float) -> dict[str, Any]:
     row = {
         **done.job.row,
         "beta": done.corridor.beta,
-        "exposure": None if done.weights is None else done.weights.exposure,
+        "exposure": None if done.weights is None else done.weights.light.exposure,
         "num_rolled_back": tally.rolled_back,
         "seconds": {name: round(value, 4) for name, value in seconds.items()},
     }

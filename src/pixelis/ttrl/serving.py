@@ -15,6 +15,7 @@ from pixelis.core.store import RunWriter
 from pixelis.core.trajectory import PolicyInfo
 from pixelis.policy.adapters import EMA
 from pixelis.policy.base import Task
+from pixelis.policy.exposure import exposure_of
 from pixelis.policy.vlm import VlmPolicy, VlmSession
 from pixelis.policy.vlm_vision import Features
 from pixelis.retrieval.entry import Entry, Item
@@ -31,7 +32,7 @@ from pixelis.train.learner import learning_of, take_learning
 from pixelis.train.packing import pack_rollouts
 from pixelis.train.policy_learner import PolicyLearner, sampler_mismatch
 from pixelis.ttrl.decide import Credit, Decision, credit, decide
-from pixelis.ttrl.exposure import offsets
+from pixelis.ttrl.exposure import Light, offsets
 from pixelis.ttrl.facts import NeighbourFacts, QueryFacts
 from pixelis.ttrl.insight import Insight
 from pixelis.ttrl.job import Job
@@ -116,9 +117,7 @@ class Adapter:
             "ema": settings.ema,
             "canary": self.canary,
             "minimises_entropy": settings.method == "entropy",
-            "exposure": self.policy.prompting.exposure,
-            "exposure_rate": settings.exposure_rate,
-            "exposure_spread": settings.exposure_spread,
+            "light": Light(self.policy.prompting.exposure),
         }
         if not self._has_twin:
             return Student(self.learner, alone=self.policy.paused, **about)
@@ -142,7 +141,7 @@ class Adapter:
         Weights that have not changed are written, too: the sampler then reads shared beginnings again, as a resumed run must.
         """
         if weights is not None:
-            self.policy.look(weights.exposure)
+            self.policy.look(weights.light.exposure)
         if self._has_twin:
             with self.policy.paused() as model:
                 take_learning(model, learning_of(model) if weights is None else weights.learner["model"])
@@ -244,18 +243,13 @@ class Adapter:
             answer=served.decision.answer,
             is_masked=earned.is_masked,
             lessons=lessons,
-            trials=self._trials(served, earned) if is_learning and settings.learns_exposure and not earned.is_masked else (),
+            trials=_trials(served) if is_learning and settings.learns_exposure else (),
             features=self._features([one.example for one in lessons]) if self._has_twin else {},
             row=answered_row(
                 served.facts, served.decision, earned, tally, progress.position, {**served.seconds, "learn": 0.0, "total": seconds}
             ),
         )
         return job, replace(progress, value=value, tally=tally, position=progress.position + 1, jobs=(*progress.jobs, job))
-
-    def _trials(self, served: Served, earned: Credit) -> tuple[tuple[float, float], ...]:
-        """At which offset each rollout saw, and what it earned."""
-        seen = [self._eyes.offsets[one.trajectory.seed] for one in served.rolled]
-        return tuple(zip(seen, earned.returns, strict=True))
 
     def item(self, served: Served, query: Query) -> Item:
         """What the memory takes in: the exemplar, or the first rollout where there is none."""
@@ -294,6 +288,12 @@ class Eyes:
 
     def close(self) -> None:
         self._policy.close()
+
+
+def _trials(served: Served) -> tuple[tuple[float, float], ...]:
+    """At which exposure each rollout saw, and how far others confirm what it saw; whether the vote abstained does not matter."""
+    stops = [exposure_of(one.trajectory.tokens[0].images[0])[1] for one in served.rolled]
+    return tuple(zip(stops, [one.fidelity or 0.0 for one in served.decision.rollouts], strict=True))
 
 
 def _mismatch(served: Served) -> float:

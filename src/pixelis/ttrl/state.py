@@ -22,6 +22,7 @@ from pixelis.core.store import write_whole
 from pixelis.retrieval.entry import Entry, Item
 from pixelis.train.corridor import CorridorSettings, CorridorState
 from pixelis.ttrl.decide import DecisionSettings, dump, load
+from pixelis.ttrl.exposure import Light, light_of, plain_light
 from pixelis.ttrl.job import Job, job_of, plain_job
 from pixelis.ttrl.stress import Stress
 from pixelis.ttrl.value import ValueState
@@ -54,8 +55,8 @@ class AdaptSettings:
         max_mismatch: mean |log p of training - log p of the sampler| in nats beyond which nothing is learnt from a query.
         lag: queries that are answered before an update serves. 0 updates between answers; from 1 on a worker updates beside serving.
         deadline_s: how long an answer waits for an update that should serve it.
-        exposure_rate: stops by which the exposure moves where returns grow by 1 per stop; 0 leaves it as it is. See `ttrl/exposure.py`.
-        exposure_spread: standard deviation, in stops, of the exposures that a query's rollouts try.
+        exposure_spread: standard deviation, in stops, of the exposures that a query's rollouts try, so that the policy learns how bright to
+            look (`ttrl/exposure.py`); 0 shows all of them the same.
         stress: what is done to neighbours and to the asking key on purpose.
 
     Raises:
@@ -78,8 +79,7 @@ class AdaptSettings:
     num_parallel: int = 8
     lag: int = 0
     deadline_s: float = 600.0
-    exposure_rate: float = 0.0
-    exposure_spread: float = 0.25
+    exposure_spread: float = 0.0
     seed: int = 0
     decision: DecisionSettings = DecisionSettings()
     corridor: CorridorSettings = CorridorSettings()
@@ -90,17 +90,16 @@ class AdaptSettings:
             raise ConfigError(f"method {self.method!r}: choose one of {', '.join(METHODS)}")
         if self.neighbours == 0 and (self.method == "retrieval" or self.stress.changes_neighbours):
             raise ConfigError("neighbours = 0: method retrieval, flip and near_miss need some; give neighbours, or leave these out")
-        if self.exposure_rate and (self.exposure_spread <= 0 or self.rollouts < 2):
+        if self.exposure_spread and self.rollouts < 2:
             raise ConfigError(
-                f"exposure_rate = {self.exposure_rate:g} learns from rollouts that see differently: give 2 rollouts or more "
-                f"(not {self.rollouts}) and an exposure_spread above 0 (not {self.exposure_spread:g})"
+                f"exposure_spread = {self.exposure_spread:g} compares rollouts of a query: give 2 or more, not {self.rollouts}"
             )
         if self.omega == 0 and self.stress.changes_pictures:
             raise ConfigError("omega = 0: keys hold no pixels that jpeg or rescale could change; give omega, or leave these out")
 
     @property
     def learns_exposure(self) -> bool:
-        return self.learns and self.exposure_rate > 0
+        return self.learns and self.exposure_spread > 0
 
     def to_json(self) -> dict[str, Any]:
         """What makes a run what it is. What a run of an earlier release did not know is left out at its default: such a run goes on."""
@@ -111,12 +110,10 @@ class AdaptSettings:
             (plain, "max_accepted", None),
             (plain, "stress", asdict(Stress())),
             (decision, "counts_neighbours", False),
-            (plain, "exposure_rate", 0.0),
+            (plain, "exposure_spread", 0.0),
         ):
             if table[key] == default:
                 del table[key]
-        if "exposure_rate" not in plain:
-            del plain["exposure_spread"]
         return json.loads(json.dumps(plain)) | {"decision": decision}
 
 
@@ -178,7 +175,7 @@ def save(out: Path, progress: Progress) -> None:
         "jobs": [plain_job(job) for job in progress.jobs],
         "learner": None if weights is None else weights.learner,
         "anchor": None if weights is None else weights.anchor,
-        "exposure": None if weights is None else weights.exposure,
+        "light": None if weights is None else plain_light(weights.light),
     }
     part = out / f".{STATE_FILE}.part"
     with part.open("wb") as file:
@@ -209,8 +206,13 @@ def resume(out: Path, beta: float) -> Progress:
         tally=Tally(**found["tally"]),
         pending=None if pending is None else Item(Entry(**pending["entry"]), _array(pending["text"]), _array(pending["pixel"])),
         jobs=tuple(job_of(job) for job in found["jobs"]),
-        weights=None if found["learner"] is None else Weights(found["learner"], found["anchor"], found.get("exposure", 0.0)),
+        weights=None if found["learner"] is None else _weights(found),
     )
+
+
+def _weights(found: dict[str, Any]) -> Weights:
+    light = found.get("light")  # an earlier release knew of none
+    return Weights(found["learner"], found["anchor"], Light() if light is None else light_of(light))
 
 
 def _tensor(part: Any) -> torch.Tensor | None:

@@ -29,7 +29,7 @@ from pixelis.policy.vlm_sampling import Sampling
 from pixelis.policy.vlm_vision import Features
 from pixelis.train.corridor import CorridorSettings, CorridorState, regulate
 from pixelis.train.policy_learner import PolicyLearner
-from pixelis.ttrl.exposure import moved
+from pixelis.ttrl.exposure import Light, after_query
 from pixelis.ttrl.job import Job
 from pixelis.ttrl.learn import Canary, Outcome, copied, learn
 
@@ -41,8 +41,8 @@ class Weights:
     learner: dict[str, Any]
     """As `PolicyLearner.state`."""
     anchor: dict[str, torch.Tensor]
-    exposure: float = 0.0
-    """At which images are shown, stops."""
+    light: Light = Light()
+    """At which exposure images are shown, and why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +75,7 @@ class Student:
         alone: entered while the learner moves: keeps whoever shares its model away.
         shelf: where the learner finds features, when it is not serving's own bank.
         minimises_entropy: see `learn`.
-        exposure: the start's, in stops.
-        exposure_rate, exposure_spread: see `AdaptSettings`.
+        light: the start's.
     """
 
     def __init__(
@@ -90,12 +89,9 @@ class Student:
         alone: Callable[[], AbstractContextManager] = nullcontext,
         shelf: Shelf | None = None,
         minimises_entropy: bool = False,
-        exposure: float = 0.0,
-        exposure_rate: float = 0.0,
-        exposure_spread: float = 0.25,
+        light: Light = Light(),
     ) -> None:
-        self.learner, self.corridor, self.weights, self.exposure = learner, corridor, None, exposure
-        self._exposure_rate, self._exposure_spread = exposure_rate, exposure_spread
+        self.learner, self.corridor, self.weights, self.light = learner, corridor, None, light
         self._corridor_settings, self._ema, self._canary, self._alone, self._shelf = corridor_settings, ema, canary, alone, shelf
         self._minimises_entropy = minimises_entropy
 
@@ -116,8 +112,8 @@ class Student:
             if self._corridor_settings is not None:
                 self.corridor = regulate(self.corridor, outcome.kl, self._corridor_settings)
         if job.trials:
-            self.exposure = moved(self.exposure, job.trials, spread=self._exposure_spread, rate=self._exposure_rate)
-            self.weights = replace(self.weights or self._copy(), exposure=self.exposure)
+            self.light = after_query(self.light, job.trials)
+            self.weights = replace(self.weights or self._copy(), light=self.light)
         return Done(job, outcome, self.corridor, self.weights, time.monotonic() - started)
 
     def restore(self, weights: Weights | None, corridor: CorridorState) -> None:
@@ -126,12 +122,12 @@ class Student:
         if weights is not None:
             self.learner.load_state(weights.learner)
             self.learner.load_anchor(weights.anchor)
-            self.exposure = weights.exposure
+            self.light = weights.light
             self.weights = self._copy()
 
     def _copy(self) -> Weights:
         anchor = {name: value.clone() for name, value in self.learner.anchor_state().items()}
-        return Weights(copied(self.learner.state()), anchor, self.exposure)
+        return Weights(copied(self.learner.state()), anchor, self.light)
 
 
 class Shelf:
