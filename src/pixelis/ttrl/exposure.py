@@ -2,12 +2,12 @@
 
 A token's gradient says little of the light: what a policy would have said in another light it did not say. But the light comes before all
 tokens, and it is one number, so it can be tried. What is wanted is that the evidence holds: VisFid, by which the rollouts of a query
-confirm each other's boxes, texts and measurements. It needs no label and no winner that is right, and it follows right answers where
-agreement with the vote does not, as long as most rollouts are wrong in the same way (docs/decisions/0011).
+confirm each other's boxes, texts and measurements. It needs no label, and no winner that is right; why it and not the return is in
+docs/decisions/0011.
 
 VisFid is fitted as a curve over exposures, by ridge regression on bumps (a Gaussian process in weight space): only differences between
 rollouts of one query count, since queries differ in how hard they are, and older queries count less. The exposure moves to where the curve
-is better than at the present one by more than its standard error. Tools always work on the medium as it is.
+is better than at the present one by more than two standard errors. Tools always work on the medium as it is.
 Letters: N rollouts, K bumps, G candidates.
 """
 
