@@ -10,8 +10,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-MOST_STOPS = 3.0
-"""Beyond this an image of 8 bits has little left to show."""
 _MARK = "@"
 
 
