@@ -133,7 +133,7 @@ class LiveTable:
         folder: the run's; what it had answered before it was cut short counts.
     """
 
-    HEAD = ("query", "right so far", "coverage", "right if sure", "KL", "beta", "exposure", "learnt from", "taken back", "s/query")
+    HEAD = ("query", "right so far", "coverage", "right if sure", "KL", "beta", "lift", "learnt from", "taken back", "s/query")
 
     def __init__(self, folder: Path) -> None:
         self._right = _known(folder)
@@ -153,7 +153,7 @@ class LiveTable:
             _share(sure),
             "-" if row["kl"] is None else f"{row['kl']:.3f}",
             f"{row['beta']:.3f}",
-            "-" if row["exposure"] is None else f"{row['exposure']:+.2f}",
+            "-" if row["lift"] is None else f"{row['lift']:+.2f}",
             str(row["accepted"]),
             str(row["num_rolled_back"]),
             f"{row['seconds']['total']:.1f}",

@@ -19,7 +19,7 @@ ROW = {
     "coverage": 2 / 3,
     "kl": None,
     "beta": 0.3,
-    "exposure": None,
+    "lift": None,
     "accepted": 2,
     "num_rolled_back": 0,
     "seconds": {"total": 1.0},

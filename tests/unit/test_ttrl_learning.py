@@ -19,7 +19,7 @@ from pixelis.agent import make_executor
 from pixelis.config_train import LoraTable
 from pixelis.core.errors import ConfigError, DataError
 from pixelis.core.store import open_run
-from pixelis.policy.exposure import exposure_of
+from pixelis.policy.exposure import exposure_of, headroom
 from pixelis.policy.prompt import Prompting
 from pixelis.policy.vlm import VlmPolicy
 from pixelis.policy.vlm_load import load_checkpoint
@@ -40,8 +40,8 @@ from pixelis.train.vocabulary import make_vocabulary
 from pixelis.ttrl import learn as update
 from pixelis.ttrl.adapt import run_adapt
 from pixelis.ttrl.decide import Decision, DecisionSettings, credit
-from pixelis.ttrl.exposure import Light, after_query, offsets
 from pixelis.ttrl.fit import canaries, check_decisions, fit, read_calibration, read_records
+from pixelis.ttrl.lift import LEAST_HEADROOM, Light, after_query, lifts
 from pixelis.ttrl.losses import entropy_loss, token_shares, ttrl_loss
 from pixelis.ttrl.methods import as_method
 from pixelis.ttrl.serving import Adapter
@@ -318,53 +318,69 @@ def test_between_answers_the_paper_s_steps_are_taken_one_after_another(born, who
         assert all(torch.equal(value, after[name]) for name, value in policy.checkpoint.model.named_parameters())
 
 
-# ---------------------------------------------------------------- exposure
+# ---------------------------------------------------------------- lift
 
-BRIGHT = replace(SETTINGS, rollouts=8, num_parallel=8, exposure_spread=0.5)
+BRIGHT = replace(SETTINGS, rollouts=8, num_parallel=8, lift_spread=0.75)
+
+
+DARK = WorldStream(parse_segments(["3 lighting:5", "1 clean"]), split="dev", first=4, families=("no_tool",))
 
 
 class Confirmed(Hearing):
-    """What a rollout saw that is brighter than the policy's own exposure is confirmed, and nothing else."""
+    """What a rollout saw that is brighter than the medium is confirmed, and nothing else."""
 
     def serve(self, query, number, writer=None):
         served = super().serve(query, number, writer)
-        stops = [exposure_of(one.trajectory.tokens[0].images[0])[1] for one in served.rolled]
-        told = [replace(one, fidelity=float(s > 0.1)) for one, s in zip(served.decision.rollouts, stops, strict=True)]
+        told = [replace(one, fidelity=float(s > 0)) for one, s in zip(served.decision.rollouts, shown_at(served), strict=True)]
         return replace(served, decision=replace(served.decision, rollouts=tuple(told)))
 
 
-def test_rollouts_see_differently_and_the_exposure_follows_what_is_confirmed(born, tmp_path):
-    out, light = run(born, tmp_path / "whole", BRIGHT, kind=Confirmed), Light()
+def shown_at(served):
+    return [exposure_of(one.trajectory.tokens[0].images[0])[1] for one in served.rolled]
+
+
+def run_dark(born, out, settings=BRIGHT, **others):
+    return run(born, out, settings, stream=DARK, kind=Confirmed, **{"audit": DARK, **others})
+
+
+def test_rollouts_see_differently_and_the_lift_follows_what_is_confirmed(born, tmp_path):
+    """In the dark; where there is no headroom to try, all see alike and nothing is learnt."""
+    out, light = run_dark(born, tmp_path / "whole"), Light()
     shown = [exposure_of(one.tokens[0].images[0])[1] for one in open_run(out / "rollouts").trajectories()]
-    for number, row in enumerate(lines(out)):
-        tried = [round(light.exposure + one, 3) for one in offsets(8, 0.5, (0, number))]
+    rows = lines(out)
+    for number, row in enumerate(rows[:3]):
+        with DARK.open(number) as query:
+            room = headroom([query.task.medium.frame(0)])
+        assert row["headroom"] == round(room, 3) > 0.5
+        tried = [round(room * lift, 3) for lift in lifts(light.lift, 8, 0.75, (0, number))]
         assert shown[8 * number : 8 * number + 8] == tried
-        light = after_query(light, [(stops, float(stops > 0.1)) for stops in tried])
-        assert row["exposure"] == light.exposure
-    assert light.exposure > 0
-    assert Prompting.of(out / "policy").exposure == light.exposure
+        light = after_query(light, [(stops / room, float(stops > 0)) for stops in tried])
+        assert row["lift"] == pytest.approx(light.lift)
+    assert rows[3]["headroom"] < LEAST_HEADROOM and rows[3]["lift"] == rows[2]["lift"]
+    assert len(set(shown[24:])) == 1
+    assert Prompting.of(out / "policy").lift == light.lift > 0
 
 
-def test_an_exposure_alone_leaves_the_weights_and_resumes_to_the_same(born, tmp_path):
+def test_a_lift_alone_leaves_the_weights_and_resumes_to_the_same(born, tmp_path):
     still = replace(BRIGHT, rate=0.0, lag=1)
-    whole = run(born, tmp_path / "whole", still, kind=Confirmed)
+    whole = run_dark(born, tmp_path / "whole", still)
     before, after = weights_of(born), weights_of(whole / "policy")
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert all(row["kl"] is None for row in lines(whole)) and lines(whole)[-1]["exposure"]
-    for audit in (None, Silly()):  # labels never reach the exposure
-        out = run(born, tmp_path / type(audit).__name__, still, audit=audit, kind=Confirmed)
-        assert [row["exposure"] for row in lines(out)] == [row["exposure"] for row in lines(whole)]
+    assert all(row["kl"] is None for row in lines(whole)) and lines(whole)[-1]["lift"]
+    for audit in (None, Silly()):  # labels never reach the lift
+        out = run_dark(born, tmp_path / type(audit).__name__, still, audit=audit)
+        assert [row["lift"] for row in lines(out)] == [row["lift"] for row in lines(whole)]
     for kill_at in (0, 1):
         out = tmp_path / str(kill_at)
         with pytest.raises(Killed):
-            run(born, out, still, kill_at=kill_at, kind=Confirmed)
-        run(born, out, still, kind=Confirmed)
+            run_dark(born, out, still, kill_at=kill_at)
+        run_dark(born, out, still)
         assert (out / QUERIES_FILE).read_bytes() == (whole / QUERIES_FILE).read_bytes()
-        assert [row["exposure"] for row in lines(out)] == [row["exposure"] for row in lines(whole)]
+        assert [row["lift"] for row in lines(out)] == [row["lift"] for row in lines(whole)]
         assert Prompting.of(out / "policy") == Prompting.of(whole / "policy")
 
 
-def test_exposures_need_company():
+def test_lifts_need_company():
     with pytest.raises(ConfigError, match="give 2 or more, not 1"):
         replace(BRIGHT, rollouts=1)
 

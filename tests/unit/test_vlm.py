@@ -20,6 +20,7 @@ from pixelis.core.media import open_medium
 from pixelis.core.trajectory import TokenRun
 from pixelis.policy.adapters import add_adapters, lora_parameters
 from pixelis.policy.base import Observation, PolicyError, Task, TokenLimit
+from pixelis.policy.exposure import at_exposure, headroom, rounded
 from pixelis.policy.prompt import Prompting
 from pixelis.policy.vlm import VlmPolicy, logp_of
 from pixelis.policy.vlm_decode import Decoder, Piece
@@ -116,12 +117,15 @@ def test_sampled_logp_equals_a_full_forward_pass(checkpoint, temperature):
     policy.close()
 
 
-def test_conversations_see_at_exposures_of_their_own(checkpoint):
-    """One question at three exposures at once: other features and names, one medium; scored from what was shown and from what it is."""
-    policy, task = make(checkpoint), task_of(1)
+def test_conversations_see_at_lifts_of_their_own(checkpoint):
+    """One question at three lifts at once: other features and names, one medium; scored from what was shown and from what it is."""
+    policy, task = make(checkpoint), Task(question="What is this?", medium=open_medium(png(noise(1, 70, 90) // 2)))
+    room = policy.headroom(task.medium)
+    assert room == headroom([task.medium.frame(0)]) > 0
+    half, full = rounded(room / 2), rounded(room)
 
     async def scenario():
-        sessions = [policy.open(task, seed=0, exposure=stops) for stops in (None, 1.0, -1.0)]
+        sessions = [policy.open(task, seed=0, lift=lift) for lift in (None, 1.0, 0.5)]
         for session in sessions:
             await session.act()
             session.observe(CROP_RESULT)
@@ -131,16 +135,17 @@ def test_conversations_see_at_exposures_of_their_own(checkpoint):
             session.close()
         return found
 
-    plain, bright, dark = run(scenario())
+    plain, bright, between = run(scenario())
     own = task.medium.sha256
-    assert [runs[0].images for runs in (plain, bright, dark)] == [(own,), (f"{own}@+1.000",), (f"{own}@-1.000",)]
-    assert [runs[2].images for runs in (plain, bright, dark)] == [(CROP_NAME,), (f"{CROP_NAME}@+1.000",), (f"{CROP_NAME}@-1.000",)]
-    assert len({runs[1].logp for runs in (plain, bright, dark)}) == 3
-    for runs, stops in ((plain, 0.0), (bright, 1.0), (dark, -1.0)):
+    assert [runs[0].images for runs in (plain, bright, between)] == [(own,), (at_exposure(own, full),), (at_exposure(own, half),)]
+    crops = [(CROP_NAME,), (at_exposure(CROP_NAME, full),), (at_exposure(CROP_NAME, half),)]
+    assert [runs[2].images for runs in (plain, bright, between)] == crops
+    assert len({runs[1].logp for runs in (plain, bright, between)}) == 3
+    for runs, stops in ((plain, 0.0), (bright, full), (between, half)):
         assert gap(policy, runs, images_for(policy, task)) <= TOLERANCE_NATS
         assert gap(policy, runs, policy.prompt_images(task, exposure=stops) | {CROP_NAME: CROP}) <= TOLERANCE_NATS
     policy.look(1.0)
-    assert policy.info.sampling["prompting"]["exposure"] == 1.0
+    assert policy.info.sampling["prompting"]["lift"] == 1.0
     assert run(at_once(policy, [(task, 0)]))[0][1][0].images == bright[0].images
     policy.close()
 

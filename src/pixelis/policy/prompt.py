@@ -15,7 +15,7 @@ from pixelis.core.arguments import tool_schemas
 from pixelis.core.errors import ConfigError
 from pixelis.core.media import Medium
 from pixelis.policy.base import Task
-from pixelis.policy.exposure import at_exposure, expose
+from pixelis.policy.exposure import at_exposure, expose, headroom, rounded
 
 GUIDE = (
     "Answer the question about the image or video. Coordinates are integers from 0 to 1000 relative to the original; times are seconds. "
@@ -39,7 +39,7 @@ class Prompting:
         max_frames: of a video.
         image_size, frame_size: (width, height) that every image, crops too, and every frame is stretched to instead. Coordinates are
             relative to the sides, so stretching does not move them; and on one grid a place is a token, which a small model needs.
-        exposure: of all images and frames, in stops; see `policy/exposure.py`.
+        lift: share of a medium's headroom that its images, frames and crops are brightened by; see `policy/exposure.py`.
     """
 
     guide: str = GUIDE
@@ -49,7 +49,7 @@ class Prompting:
     max_frames: int = 16
     image_size: tuple[int, int] | None = None
     frame_size: tuple[int, int] | None = None
-    exposure: float = 0.0
+    lift: float = 0.0
 
     def show(self, image_HWC: np.ndarray, *, is_frame: bool = False) -> np.ndarray:
         """An image as the model is shown it, before its processor; one that was shown before stays as it is."""
@@ -63,8 +63,8 @@ class Prompting:
     def facts(self) -> dict:
         """What a trajectory records of it: how the medium was shown."""
         known = {key: value for key, value in asdict(self).items() if key not in ("guide", "has_schemas") and value is not None}
-        if not self.exposure:
-            del known["exposure"]
+        if not self.lift:
+            del known["lift"]
         return known
 
     @property
@@ -111,16 +111,31 @@ def system_text() -> str:
     )
 
 
-def question_parts(task: Task, prompting: Prompting) -> list[Part]:
+def frames_shown(medium: Medium, prompting: Prompting) -> list[int]:
+    """Which frames a first message shows: of a video, evenly spread ones."""
+    return [0] if medium.kind == "image" else list(medium.sample(prompting.max_frames))
+
+
+def headroom_of(medium: Medium, prompting: Prompting) -> float:
+    """That of the frames that are shown, in stops."""
+    return headroom(medium.frame(index) for index in frames_shown(medium, prompting))
+
+
+def question_parts(task: Task, prompting: Prompting, exposure: float | None = None) -> list[Part]:
     """The first user message: the medium, then the question.
 
     A video is evenly spread frames, each behind its time stamp. Coordinates stay relative to the original.
+
+    Args:
+        exposure: of all images, in stops; what lift and headroom make of it when None.
     """
-    medium, stops = task.medium, prompting.exposure
+    medium, stops = task.medium, exposure
+    if stops is None:
+        stops = rounded(prompting.lift * headroom_of(medium, prompting)) if prompting.lift else 0.0
     if medium.kind == "image":
         return [ImagePart(expose(prompting.show(medium.frame(0)), stops), at_exposure(medium.sha256, stops)), task.question]
     parts: list[Part] = []
-    for index in medium.sample(prompting.max_frames):
+    for index in frames_shown(medium, prompting):
         parts.append(f"<{float(medium.times_s[index]):.1f} seconds>")
         frame = expose(prompting.show(medium.frame(index), is_frame=True), stops)
         parts.append(ImagePart(frame, at_exposure(f"{medium.sha256}:{index}", stops)))

@@ -22,11 +22,12 @@ import torch
 
 from pixelis.core.errors import ConfigError, DataError, ToolError
 from pixelis.core.grammar import ANSWER_CLOSE, CALL_CLOSE
+from pixelis.core.media import Medium
 from pixelis.core.trajectory import PolicyInfo, TokenRun
 from pixelis.policy.base import Observation, PolicyError, Task, TokenLimit
 from pixelis.policy.buffer import ChatFormat, ImageRef, TokenBuffer
 from pixelis.policy.exposure import at_exposure, expose, rounded
-from pixelis.policy.prompt import ImagePart, Prompting, question_parts
+from pixelis.policy.prompt import ImagePart, Prompting, headroom_of, question_parts
 from pixelis.policy.vlm_decode import Decoder
 from pixelis.policy.vlm_engine import Conversation, Engine
 from pixelis.policy.vlm_load import Checkpoint, load_checkpoint
@@ -38,6 +39,7 @@ TAIL = 16
 """Tokens in which a closing tag is looked for; even letter by letter none is longer."""
 
 KEPT_PROMPTS = 64
+"""And headrooms of media."""
 
 
 class VlmPolicy:
@@ -117,6 +119,7 @@ class VlmPolicy:
         self._system = tuple(self.format.system_ids())
         self._closers = {id_ for token, id_ in checkpoint.tokenizer.get_vocab().items() if ">" in token}
         self._prompts: OrderedDict[tuple[str, str], tuple[list[int], list[ImageRef]]] = OrderedDict()
+        self._headrooms: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
         self._weights = _Fingerprint(checkpoint)
         self.engine = Engine(
@@ -131,36 +134,57 @@ class VlmPolicy:
         )
         self._finalizer = weakref.finalize(self, self.engine.close)
 
-    def open(self, task: Task, *, seed: int, exposure: float | None = None) -> VlmSession:
+    def open(self, task: Task, *, seed: int, lift: float | None = None) -> VlmSession:
         """Start a conversation.
 
         Args:
-            exposure: at which it sees, in stops; that of the policy when None.
+            lift: share of the medium's headroom by which it sees brighter; that of the policy when None.
 
         Raises:
             PolicyError: the medium cannot be shown to the model.
         """
-        prompting = self._prompting_at(exposure)
-        ids, images = self._prompt(task, prompting)
+        exposure = self._exposure(task, self.prompting.lift if lift is None else lift)
+        ids, images = self._prompt(task, exposure)
         buffer = TokenBuffer(image_id=self.format.image_id, merge=self.merge)
         buffer.append("prompt", ids, images=images)
         numbers = (seed % 2**64, zlib.crc32(task.question.encode("utf-8", "replace")))
         whole = (tuple(ids), tuple(image.sha256 for image in images))
         is_shared = whole[0][: len(self._system)] == self._system
         talk = Conversation(buffer, numbers, (whole, (self._system, ())) if is_shared else (whole,))
-        return VlmSession(self, talk, prompting.exposure)
+        return VlmSession(self, talk, exposure)
 
-    def look(self, exposure: float) -> None:
-        """Show images at this exposure, in stops, to all conversations that are opened from now on."""
-        self.prompting = replace(self.prompting, exposure=rounded(exposure))
+    def look(self, lift: float) -> None:
+        """Show media at this lift to all conversations that are opened from now on."""
+        self.prompting = replace(self.prompting, lift=lift)
         self.info = replace(self.info, sampling={**self.info.sampling, "prompting": self.prompting.facts()})
 
-    def _prompting_at(self, exposure: float | None) -> Prompting:
-        return self.prompting if exposure is None else replace(self.prompting, exposure=rounded(exposure))
+    def headroom(self, medium: Medium) -> float:
+        """Of a medium as it is shown, in stops.
 
-    def _prompt(self, task: Task, prompting: Prompting) -> tuple[list[int], list[ImageRef]]:
+        Raises:
+            DataError: damage took what would be shown.
+        """
+        with self._lock:
+            known = self._headrooms.get(medium.sha256)
+        if known is not None:
+            return known
+        found = headroom_of(medium, self.prompting)
+        with self._lock:
+            _keep(self._headrooms, medium.sha256, found)
+        return found
+
+    def _exposure(self, task: Task, lift: float) -> float:
+        """In stops."""
+        if not lift:
+            return 0.0
+        try:
+            return rounded(lift * self.headroom(task.medium))
+        except (DataError, ToolError) as error:
+            raise _cannot_show(error) from error
+
+    def _prompt(self, task: Task, exposure: float) -> tuple[list[int], list[ImageRef]]:
         """Ids and images of the first message; the images are held for the caller."""
-        key = (at_exposure(task.medium.sha256, prompting.exposure), task.question)
+        key = (at_exposure(task.medium.sha256, exposure), task.question)
         with self._lock:
             known = self._prompts.get(key)
         if known is not None and self.vision.hold([image.sha256 for image in known[1]]):
@@ -168,7 +192,7 @@ class VlmPolicy:
         taken: list[ImageRef] = []
         try:
             parts: list[str | ImageRef] = []
-            for part in question_parts(task, prompting):
+            for part in question_parts(task, self.prompting, exposure):
                 if isinstance(part, ImagePart):
                     taken.append(self.vision.take(part.sha256, part.image_HWC))
                     part = taken[-1]
@@ -177,21 +201,19 @@ class VlmPolicy:
         except Exception as error:
             self.vision.release([image.sha256 for image in taken])
             if isinstance(error, (DataError, ToolError, ValueError)):
-                raise PolicyError(f"the medium cannot be shown to the model: {error}") from error
+                raise _cannot_show(error) from error
             raise
         with self._lock:
-            self._prompts[key] = prompt
-            while len(self._prompts) > KEPT_PROMPTS:
-                self._prompts.popitem(last=False)
+            _keep(self._prompts, key, prompt)
         return prompt
 
     def prompt_images(self, task: Task, *, exposure: float | None = None) -> dict[str, np.ndarray]:
         """The images of a task's first message by the name under which token runs refer to them; crops are among the blobs.
 
         Args:
-            exposure: at which they were shown, in stops; that of the policy when None.
+            exposure: at which they were shown, in stops; what the policy's lift makes of the medium when None.
         """
-        parts = question_parts(task, self._prompting_at(exposure))
+        parts = question_parts(task, self.prompting, exposure)
         return {part.sha256: part.image_HWC for part in parts if isinstance(part, ImagePart)}
 
     @contextmanager
@@ -209,6 +231,17 @@ class VlmPolicy:
     def close(self) -> None:
         """End the worker; sessions that are writing fail with `PolicyError`. Safe to call twice."""
         self._finalizer()
+
+
+def _keep(kept: OrderedDict, key: Any, value: Any) -> None:
+    """The latest `KEPT_PROMPTS`."""
+    kept[key] = value
+    while len(kept) > KEPT_PROMPTS:
+        kept.popitem(last=False)
+
+
+def _cannot_show(error: Exception) -> PolicyError:
+    return PolicyError(f"the medium cannot be shown to the model: {error}")
 
 
 def logp_of(policy: VlmPolicy, token_runs: Sequence[TokenRun], images: Mapping[str, np.ndarray | bytes]) -> list[tuple[float, ...]]:

@@ -31,7 +31,7 @@ class Job:
     lessons: tuple[Lesson, ...]
     """What weights are learnt from; empty where nothing may be learnt, and the update then leaves them as they are."""
     trials: tuple[tuple[float, float], ...]
-    """What the exposure is learnt from: exposure and VisFid of every rollout, 0 where none was measured; empty as `lessons`."""
+    """What the lift is learnt from: lift and VisFid (0 if not measured) of every rollout; empty as `lessons`, or where none was tried."""
     features: Mapping[str, Features]
     """Of the images that the lessons show; empty where the learner finds them itself."""
     row: Mapping[str, Any]
@@ -55,7 +55,7 @@ def plain_job(job: Job) -> dict[str, Any]:
 def job_of(plain: Mapping[str, Any]) -> Job:
     """What `plain_job` stored."""
     features = {name: Features(tokens.float(), deep.float()) for name, (tokens, deep) in plain["features"].items()}
-    lessons, trials = tuple(_lesson(one) for one in plain["lessons"]), tuple((stops, seen) for stops, seen in plain.get("trials", ()))
+    lessons, trials = tuple(_lesson(one) for one in plain["lessons"]), tuple((lift, seen) for lift, seen in plain.get("trials", ()))
     return Job(**{**plain, "lessons": lessons, "trials": trials, "features": features})
 
 

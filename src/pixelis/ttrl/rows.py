@@ -13,9 +13,20 @@ from pixelis.ttrl.worker import Done
 
 
 def answered_row(
-    facts: QueryFacts, decision: Decision, earned: Credit, tally: Tally, number: int, seconds: dict[str, float]
+    facts: QueryFacts,
+    decision: Decision,
+    earned: Credit,
+    tally: Tally,
+    number: int,
+    seconds: dict[str, float],
+    *,
+    headroom: float | None = None,
 ) -> dict[str, Any]:
-    """What is written down of one query beside its decision; None stands for what its update will tell."""
+    """What is written down of one query beside its decision; None stands for what its update will tell.
+
+    Args:
+        headroom: of the medium, in stops; None where no lift is learnt.
+    """
     return {
         "query": number,
         "margin": decision.ballot.margin,
@@ -32,7 +43,8 @@ def answered_row(
         "loss": None,
         "grad_norm": None,
         "canary": None,
-        "exposure": None,
+        "headroom": None if headroom is None else round(headroom, 3),
+        "lift": None,
         "rolled_back": "",
         "accepted": tally.accepted,
         "coverage": 1 - tally.abstained / (number + 1),
@@ -53,7 +65,7 @@ def learnt_row(done: Done, tally: Tally, waited_s: float) -> dict[str, Any]:
     row = {
         **done.job.row,
         "beta": done.corridor.beta,
-        "exposure": None if done.weights is None else done.weights.light.exposure,
+        "lift": None if done.weights is None else done.weights.light.lift,
         "num_rolled_back": tally.rolled_back,
         "seconds": {name: round(value, 4) for name, value in seconds.items()},
     }

@@ -32,11 +32,11 @@ from pixelis.train.learner import learning_of, take_learning
 from pixelis.train.packing import pack_rollouts
 from pixelis.train.policy_learner import PolicyLearner, sampler_mismatch
 from pixelis.ttrl.decide import Credit, Decision, credit, decide
-from pixelis.ttrl.exposure import Light, offsets
 from pixelis.ttrl.facts import NeighbourFacts, QueryFacts
 from pixelis.ttrl.insight import Insight
 from pixelis.ttrl.job import Job
 from pixelis.ttrl.learn import Canary, Lesson
+from pixelis.ttrl.lift import LEAST_HEADROOM, Light, lifts
 from pixelis.ttrl.observe import Rolled, first_of, observe, pixel_key, text_key
 from pixelis.ttrl.remember import entry_facts, neighbour_facts
 from pixelis.ttrl.rows import answered_row
@@ -58,6 +58,8 @@ class Served:
     """In the order of the decision's rollouts."""
     text_D: np.ndarray
     pixel_D: np.ndarray | None
+    headroom: float | None
+    """Of the medium, in stops; None where no lift is learnt."""
     seconds: dict[str, float]
 
 
@@ -117,7 +119,7 @@ class Adapter:
             "ema": settings.ema,
             "canary": self.canary,
             "minimises_entropy": settings.method == "entropy",
-            "light": Light(self.policy.prompting.exposure),
+            "light": Light(self.policy.prompting.lift),
         }
         if not self._has_twin:
             return Student(self.learner, alone=self.policy.paused, **about)
@@ -141,7 +143,7 @@ class Adapter:
         Weights that have not changed are written, too: the sampler then reads shared beginnings again, as a resumed run must.
         """
         if weights is not None:
-            self.policy.look(weights.light.exposure)
+            self.policy.look(weights.light.lift)
         if self._has_twin:
             with self.policy.paused() as model:
                 take_learning(model, learning_of(model) if weights is None else weights.learner["model"])
@@ -164,9 +166,11 @@ class Adapter:
         if writer is not None:
             writer.put_blob(query.data)
         seeds = [settings.seed + 1 + k for k in range(settings.rollouts)]
-        if settings.learns_exposure:
-            tried = offsets(len(seeds), settings.exposure_spread, (settings.seed, number))
-            self._eyes.offsets = dict(zip(seeds, tried, strict=True))
+        headroom = self.policy.headroom(query.task.medium) if settings.learns_lift else None
+        self._eyes.lifts = {}
+        if headroom is not None and headroom >= LEAST_HEADROOM:
+            tried = lifts(self.policy.prompting.lift, len(seeds), settings.lift_spread, (settings.seed, number))
+            self._eyes.lifts = dict(zip(seeds, tried, strict=True))
         rollouts = self._runner.run([(query.task, seed) for seed in seeds], writer)
         clock.lap("sample")
         packed = pack_rollouts(self.policy, self.bank, query.task, rollouts)
@@ -179,7 +183,7 @@ class Adapter:
         facts, text_D, pixel_D = self.facts(query, rolled, number, clock)
         decision = decide(facts, settings.decision)
         clock.lap("decide")
-        return Served(facts, decision, tuple(rolled), text_D, pixel_D, clock.laps)
+        return Served(facts, decision, tuple(rolled), text_D, pixel_D, headroom, clock.laps)
 
     def facts(self, query: Query, rolled: Sequence[Rolled], number: int, clock: Clock) -> tuple[QueryFacts, np.ndarray, np.ndarray | None]:
         """What a decision will be made from, and the two parts of the query's key, [D] each.
@@ -243,10 +247,16 @@ class Adapter:
             answer=served.decision.answer,
             is_masked=earned.is_masked,
             lessons=lessons,
-            trials=_trials(served) if is_learning and settings.learns_exposure else (),
+            trials=_trials(served) if is_learning else (),
             features=self._features([one.example for one in lessons]) if self._has_twin else {},
             row=answered_row(
-                served.facts, served.decision, earned, tally, progress.position, {**served.seconds, "learn": 0.0, "total": seconds}
+                served.facts,
+                served.decision,
+                earned,
+                tally,
+                progress.position,
+                {**served.seconds, "learn": 0.0, "total": seconds},
+                headroom=served.headroom,
             ),
         )
         return job, replace(progress, value=value, tally=tally, position=progress.position + 1, jobs=(*progress.jobs, job))
@@ -268,7 +278,7 @@ class Adapter:
 
 
 class Eyes:
-    """A policy whose conversations see brighter or darker than it does by default, each by an offset of its own.
+    """A policy whose conversations see at lifts of their own.
 
     Args:
         policy: gives everything else.
@@ -276,24 +286,30 @@ class Eyes:
 
     def __init__(self, policy: VlmPolicy) -> None:
         self._policy = policy
-        self.offsets: dict[int, float] = {}
-        """Stops by the seed of a conversation; 0 for those not named."""
+        self.lifts: dict[int, float] = {}
+        """By the seed of a conversation; the policy's own for those not named."""
 
     @property
     def info(self) -> PolicyInfo:
         return self._policy.info
 
     def open(self, task: Task, *, seed: int) -> VlmSession:
-        return self._policy.open(task, seed=seed, exposure=self._policy.prompting.exposure + self.offsets.get(seed, 0.0))
+        return self._policy.open(task, seed=seed, lift=self.lifts.get(seed))
 
     def close(self) -> None:
         self._policy.close()
 
 
 def _trials(served: Served) -> tuple[tuple[float, float], ...]:
-    """At which exposure each rollout saw, and how far others confirm what it saw; whether the vote abstained does not matter."""
+    """At which lift each rollout saw, and how far others confirm what it saw; whether the vote abstained does not matter.
+
+    None where the medium has too little headroom: there all saw alike.
+    """
+    if served.headroom is None or served.headroom < LEAST_HEADROOM:
+        return ()
     stops = [exposure_of(one.trajectory.tokens[0].images[0])[1] for one in served.rolled]
-    return tuple(zip(stops, [one.fidelity or 0.0 for one in served.decision.rollouts], strict=True))
+    seen = [one.fidelity or 0.0 for one in served.decision.rollouts]
+    return tuple((one / served.headroom, fidelity) for one, fidelity in zip(stops, seen, strict=True))
 
 
 def _mismatch(served: Served) -> float:

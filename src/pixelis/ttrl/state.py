@@ -22,8 +22,8 @@ from pixelis.core.store import write_whole
 from pixelis.retrieval.entry import Entry, Item
 from pixelis.train.corridor import CorridorSettings, CorridorState
 from pixelis.ttrl.decide import DecisionSettings, dump, load
-from pixelis.ttrl.exposure import Light, light_of, plain_light
 from pixelis.ttrl.job import Job, job_of, plain_job
+from pixelis.ttrl.lift import Light, light_of, plain_light
 from pixelis.ttrl.stress import Stress
 from pixelis.ttrl.value import ValueState
 from pixelis.ttrl.worker import Weights
@@ -55,8 +55,8 @@ class AdaptSettings:
         max_mismatch: mean |log p of training - log p of the sampler| in nats beyond which nothing is learnt from a query.
         lag: queries that are answered before an update serves. 0 updates between answers; from 1 on a worker updates beside serving.
         deadline_s: how long an answer waits for an update that should serve it.
-        exposure_spread: standard deviation, in stops, of the exposures that a query's rollouts try, so that the policy learns how bright to
-            look (`ttrl/exposure.py`); 0 shows all of them the same.
+        lift_spread: standard deviation of the lifts (shares of the medium's headroom) that a query's rollouts try around the policy's, so
+            that it learns how bright to look (`ttrl/lift.py`); 0 shows all of them the same.
         stress: what is done to neighbours and to the asking key on purpose.
 
     Raises:
@@ -79,7 +79,7 @@ class AdaptSettings:
     num_parallel: int = 8
     lag: int = 0
     deadline_s: float = 600.0
-    exposure_spread: float = 0.0
+    lift_spread: float = 0.0
     seed: int = 0
     decision: DecisionSettings = DecisionSettings()
     corridor: CorridorSettings = CorridorSettings()
@@ -90,16 +90,14 @@ class AdaptSettings:
             raise ConfigError(f"method {self.method!r}: choose one of {', '.join(METHODS)}")
         if self.neighbours == 0 and (self.method == "retrieval" or self.stress.changes_neighbours):
             raise ConfigError("neighbours = 0: method retrieval, flip and near_miss need some; give neighbours, or leave these out")
-        if self.exposure_spread and self.rollouts < 2:
-            raise ConfigError(
-                f"exposure_spread = {self.exposure_spread:g} compares rollouts of a query: give 2 or more, not {self.rollouts}"
-            )
+        if self.lift_spread and self.rollouts < 2:
+            raise ConfigError(f"lift_spread = {self.lift_spread:g} compares rollouts of a query: give 2 or more, not {self.rollouts}")
         if self.omega == 0 and self.stress.changes_pictures:
             raise ConfigError("omega = 0: keys hold no pixels that jpeg or rescale could change; give omega, or leave these out")
 
     @property
-    def learns_exposure(self) -> bool:
-        return self.learns and self.exposure_spread > 0
+    def learns_lift(self) -> bool:
+        return self.learns and self.lift_spread > 0
 
     def to_json(self) -> dict[str, Any]:
         """What makes a run what it is. What a run of an earlier release did not know is left out at its default: such a run goes on."""
@@ -110,7 +108,7 @@ class AdaptSettings:
             (plain, "max_accepted", None),
             (plain, "stress", asdict(Stress())),
             (decision, "counts_neighbours", False),
-            (plain, "exposure_spread", 0.0),
+            (plain, "lift_spread", 0.0),
         ):
             if table[key] == default:
                 del table[key]

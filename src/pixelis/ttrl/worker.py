@@ -29,9 +29,9 @@ from pixelis.policy.vlm_sampling import Sampling
 from pixelis.policy.vlm_vision import Features
 from pixelis.train.corridor import CorridorSettings, CorridorState, regulate
 from pixelis.train.policy_learner import PolicyLearner
-from pixelis.ttrl.exposure import Light, after_query
 from pixelis.ttrl.job import Job
 from pixelis.ttrl.learn import Canary, Outcome, copied, learn
+from pixelis.ttrl.lift import Light, after_query
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class Weights:
     """As `PolicyLearner.state`."""
     anchor: dict[str, torch.Tensor]
     light: Light = Light()
-    """At which exposure images are shown, and why."""
+    """At which lift media are shown, and why."""
 
 
 @dataclass(frozen=True, eq=False)
