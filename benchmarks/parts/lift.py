@@ -48,6 +48,10 @@ def main() -> None:
     lifts = lifts_of(args.run)
     queries = [(record, credit(record.facts, record.decision, ValueState(), settings)[0]) for record in records]
     queries = [(record, credited) for record, credited in queries if record.facts.rollouts[0].id in lifts]
+    if not queries:
+        raise SystemExit(
+            f"{args.run}: none of {len(records)} queries tried lifts; its recipe needs [adapt] lift_spread, its media headroom"
+        )
     print(f"{len(queries)} of {len(records)} queries tried lifts, {sum(credited.is_masked for _, credited in queries)} abstained")
     print(f"{'':24}{'queries':10}" + "".join(f"{one:>+15.2f}" for one in LIFTS))
     print_row("right", "all", [trials_of_truth(record, lifts) for record, _ in queries])
@@ -59,10 +63,12 @@ def main() -> None:
 def lifts_of(run: str) -> dict[str, float]:
     """By rollout; those of queries whose medium has too little headroom are left out."""
     lines = (Path(run) / METRICS_FILE).read_text(encoding="utf-8").splitlines()
-    room = dict(zip((record.facts.id for record in read_records(run)), (json.loads(line)["headroom"] for line in lines), strict=False))
+    room = {}
+    for record, line in zip(read_records(run), lines, strict=False):  # the last queries of a stopped run have no line yet
+        room |= dict.fromkeys((one.id for one in record.facts.rollouts), json.loads(line)["headroom"])
     found = {}
     for one in open_run(f"{run}/{TRAJECTORIES_FOLDER}").trajectories():
-        headroom = room.get(one.task_id)
+        headroom = room.get(one.id)
         if headroom is not None and headroom >= LEAST_HEADROOM:
             found[one.id] = exposure_of(one.tokens[0].images[0])[1] / headroom
     return found
