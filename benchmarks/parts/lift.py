@@ -23,7 +23,7 @@ from pixelis.ttrl.adapt import TRAJECTORIES_FOLDER
 from pixelis.ttrl.decide import Credit, Weighed, credit
 from pixelis.ttrl.facts import RolloutFacts
 from pixelis.ttrl.fit import Record, read_records, settings_of
-from pixelis.ttrl.lift import LEAST_HEADROOM, Light, after_query, curve
+from pixelis.ttrl.lift import Light, after_query, curve, is_tried
 from pixelis.ttrl.state import METRICS_FILE
 from pixelis.ttrl.value import ValueState
 
@@ -68,9 +68,8 @@ def lifts_of(run: str) -> dict[str, float]:
         room |= dict.fromkeys((one.id for one in record.facts.rollouts), json.loads(line)["headroom"])
     found = {}
     for one in open_run(f"{run}/{TRAJECTORIES_FOLDER}").trajectories():
-        headroom = room.get(one.id)
-        if headroom is not None and headroom >= LEAST_HEADROOM:
-            found[one.id] = exposure_of(one.tokens[0].images[0])[1] / headroom
+        if is_tried(room.get(one.id)):
+            found[one.id] = exposure_of(one.tokens[0].images[0])[1] / room[one.id]
     return found
 
 

@@ -1,4 +1,4 @@
-"""Exposure: what is shown and under which name, and how it is learnt, by hand."""
+"""Exposure and lift: what is shown and under which name, and how bright to look is learnt, by hand."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pixelis.policy.exposure import MOST_HEADROOM, at_exposure, expose, exposure_of, headroom, shown
-from pixelis.ttrl.lift import MOST_LIFT, PRIOR, WIDTH, Light, after_query, curve, lifts, light_of, plain_light
+from pixelis.core.errors import ConfigError
+from pixelis.policy.exposure import MOST_HEADROOM, MOST_LIFT, at_exposure, expose, exposure_of, headroom, shown
+from pixelis.policy.prompt import Prompting
+from pixelis.ttrl.lift import PRIOR, WIDTH, Light, after_query, curve, lifts, light_of, plain_light
 
 GREY = np.array([[[0, 50, 100], [150, 200, 255]]], np.uint8)
 
@@ -133,3 +135,12 @@ def test_light_goes_to_the_disk_and_back():
     back = light_of(json.loads(json.dumps(plain_light(light))))
     assert np.array_equal(back.products_KK, light.products_KK) and np.array_equal(back.gains_K, light.gains_K)
     assert (back.lift, back.square, back.num) == (light.lift, light.square, light.num) and 0 < back.lift <= MOST_LIFT
+
+
+def test_a_lift_out_of_its_range_is_refused_where_it_is_written(tmp_path):
+    Prompting(lift=1.0).save(tmp_path)
+    assert Prompting.of(tmp_path).lift == 1.0
+    path = tmp_path / "pixelis.json"
+    path.write_text(path.read_text().replace('"lift": 1.0', '"lift": 1.5'))
+    with pytest.raises(ConfigError, match=r"pixelis\.json: .*lift = 1\.5: give a share of the headroom, from 0 to 1"):
+        Prompting.of(tmp_path)

@@ -162,6 +162,8 @@ def test_deliberate_mistakes_are_read_and_not_learnt(born, traces):
 def test_an_empty_split_and_another_recipe_are_refused(born, traces, trained, tmp_path):
     with pytest.raises(DataError, match="split"):
         read_lessons([traces], loop._bank(load_learner(born)), PROMPTING, split="dev")
+    with pytest.raises(ConfigError, match=r"sees at lift 0\.8: set lift to 0"):
+        read_lessons([traces], loop._bank(load_learner(born)), replace(PROMPTING, lift=0.8))
     with pytest.raises(ConfigError, match="settings"):
         run(born, traces, trained, replace(SETTINGS, rate=1.0))
     with pytest.raises(DataError, match="more than 5 tokens"):

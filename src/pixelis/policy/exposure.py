@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 _MARK = "@"
+MOST_LIFT = 1.0
+"""The brightest spot is white then; beyond, what is bright would be lost."""
 SPECKS = 1e-4
 """Share of an image's pixels that may be brighter than its brightest spot: 8 of 320 x 240. A medium's light is not that of a speck."""
 MOST_HEADROOM = 3.0

@@ -15,7 +15,7 @@ from pixelis.core.arguments import tool_schemas
 from pixelis.core.errors import ConfigError
 from pixelis.core.media import Medium
 from pixelis.policy.base import Task
-from pixelis.policy.exposure import at_exposure, expose, headroom, rounded
+from pixelis.policy.exposure import MOST_LIFT, at_exposure, expose, headroom
 
 GUIDE = (
     "Answer the question about the image or video. Coordinates are integers from 0 to 1000 relative to the original; times are seconds. "
@@ -39,7 +39,10 @@ class Prompting:
         max_frames: of a video.
         image_size, frame_size: (width, height) that every image, crops too, and every frame is stretched to instead. Coordinates are
             relative to the sides, so stretching does not move them; and on one grid a place is a token, which a small model needs.
-        lift: share of a medium's headroom that its images, frames and crops are brightened by; see `policy/exposure.py`.
+        lift: share of a medium's headroom that its images, frames and crops are brightened by, 0 to 1; see `policy/exposure.py`.
+
+    Raises:
+        ValueError: a lift out of its range.
     """
 
     guide: str = GUIDE
@@ -50,6 +53,10 @@ class Prompting:
     image_size: tuple[int, int] | None = None
     frame_size: tuple[int, int] | None = None
     lift: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lift <= MOST_LIFT:
+            raise ValueError(f"lift = {self.lift:g}: give a share of the headroom, from 0 to {MOST_LIFT:g}")
 
     def show(self, image_HWC: np.ndarray, *, is_frame: bool = False) -> np.ndarray:
         """An image as the model is shown it, before its processor; one that was shown before stays as it is."""
@@ -121,24 +128,22 @@ def headroom_of(medium: Medium, prompting: Prompting) -> float:
     return headroom(medium.frame(index) for index in frames_shown(medium, prompting))
 
 
-def question_parts(task: Task, prompting: Prompting, exposure: float | None = None) -> list[Part]:
+def question_parts(task: Task, prompting: Prompting, exposure: float = 0.0) -> list[Part]:
     """The first user message: the medium, then the question.
 
     A video is evenly spread frames, each behind its time stamp. Coordinates stay relative to the original.
 
     Args:
-        exposure: of all images, in stops; what lift and headroom make of it when None.
+        exposure: of all images, in stops. What a lift makes of a medium is for the caller to say, who may have the headroom already.
     """
-    medium, stops = task.medium, exposure
-    if stops is None:
-        stops = rounded(prompting.lift * headroom_of(medium, prompting)) if prompting.lift else 0.0
+    medium = task.medium
     if medium.kind == "image":
-        return [ImagePart(expose(prompting.show(medium.frame(0)), stops), at_exposure(medium.sha256, stops)), task.question]
+        return [ImagePart(expose(prompting.show(medium.frame(0)), exposure), at_exposure(medium.sha256, exposure)), task.question]
     parts: list[Part] = []
     for index in frames_shown(medium, prompting):
         parts.append(f"<{float(medium.times_s[index]):.1f} seconds>")
-        frame = expose(prompting.show(medium.frame(index), is_frame=True), stops)
-        parts.append(ImagePart(frame, at_exposure(f"{medium.sha256}:{index}", stops)))
+        frame = expose(prompting.show(medium.frame(index), is_frame=True), exposure)
+        parts.append(ImagePart(frame, at_exposure(f"{medium.sha256}:{index}", exposure)))
     return [*parts, task.question]
 
 

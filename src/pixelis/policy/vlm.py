@@ -39,7 +39,7 @@ TAIL = 16
 """Tokens in which a closing tag is looked for; even letter by letter none is longer."""
 
 KEPT_PROMPTS = 64
-"""And headrooms of media."""
+"""Of the latest, and as many headrooms of media."""
 
 
 class VlmPolicy:
@@ -213,8 +213,8 @@ class VlmPolicy:
         Args:
             exposure: at which they were shown, in stops; what the policy's lift makes of the medium when None.
         """
-        parts = question_parts(task, self.prompting, exposure)
-        return {part.sha256: part.image_HWC for part in parts if isinstance(part, ImagePart)}
+        stops = self._exposure(task, self.prompting.lift) if exposure is None else exposure
+        return {part.sha256: part.image_HWC for part in question_parts(task, self.prompting, stops) if isinstance(part, ImagePart)}
 
     @contextmanager
     def paused(self) -> Iterator[Any]:

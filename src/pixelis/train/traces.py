@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pixelis.core.decisive import decisive_steps
-from pixelis.core.errors import DataError
+from pixelis.core.errors import ConfigError, DataError
 from pixelis.core.media import open_medium
 from pixelis.core.ops import ZoomOutput
 from pixelis.core.store import open_run
@@ -25,7 +25,6 @@ from pixelis.data.cota.load import Trace, read_traces
 from pixelis.data.world.items import make_item, render
 from pixelis.policy.base import Task
 from pixelis.policy.buffer import ImageRef
-from pixelis.policy.exposure import exposure_of
 from pixelis.policy.prompt import ImagePart, Prompting, question_parts
 from pixelis.policy.vlm_score import pixels_of
 from pixelis.rollout.workers import workers
@@ -70,7 +69,12 @@ def read_lessons(
 
     Raises:
         DataError: a damaged trace set (file and line named), or a medium that cannot be had.
+        ConfigError: a prompting that brightens: traces are learnt as they were recorded, of media and crops as they are.
     """
+    if prompting.lift:
+        raise ConfigError(
+            f"traces show media as they are, the checkpoint sees at lift {prompting.lift:g}: set lift to 0 in its pixelis.json"
+        )
     traces = [trace for folder in folders for trace in read_traces(folder, split=split)]
     _add_crops(folders, traces, bank)
     media: dict[str, Trace] = {}
@@ -123,7 +127,7 @@ def pixels_again(folders: Sequence[str | Path], lessons: Sequence[Lesson], promp
     where = tuple(map(str, folders))
 
     def pixels(name: str) -> np.ndarray:
-        trace = media.get(exposure_of(name)[0].split(":")[0])
+        trace = media.get(name.split(":")[0])
         if trace is None:
             return pixels_of(_blob(where, name))  # a crop
         _, parts = show((trace.trajectory.medium.sha256, trace.item, trace.trajectory.question, prompting, where))

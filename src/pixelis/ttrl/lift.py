@@ -20,8 +20,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-MOST_LIFT = 1.0
-"""The brightest spot is white then; beyond, what is bright would be lost."""
+from pixelis.policy.exposure import MOST_LIFT
+
 LEAST_HEADROOM = 0.15
 """Stops. Of a medium with less, all lifts look alike, and none is tried."""
 WIDTH = 0.5
@@ -35,6 +35,11 @@ DECAY = 0.995
 CAUTION = 2.0
 """Standard errors by which another lift must be better than the present one. Every query looks at all candidates again, so one error would
 be too little."""
+
+
+def is_tried(headroom: float | None) -> bool:
+    """Whether lifts are told apart on a medium with so much headroom, in stops; None where no lift is learnt."""
+    return headroom is not None and headroom >= LEAST_HEADROOM
 
 
 @dataclass(frozen=True, eq=False)

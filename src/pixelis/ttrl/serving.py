@@ -36,7 +36,7 @@ from pixelis.ttrl.facts import NeighbourFacts, QueryFacts
 from pixelis.ttrl.insight import Insight
 from pixelis.ttrl.job import Job
 from pixelis.ttrl.learn import Canary, Lesson
-from pixelis.ttrl.lift import LEAST_HEADROOM, Light, lifts
+from pixelis.ttrl.lift import Light, is_tried, lifts
 from pixelis.ttrl.observe import Rolled, first_of, observe, pixel_key, text_key
 from pixelis.ttrl.remember import entry_facts, neighbour_facts
 from pixelis.ttrl.rows import answered_row
@@ -168,7 +168,7 @@ class Adapter:
         seeds = [settings.seed + 1 + k for k in range(settings.rollouts)]
         headroom = self.policy.headroom(query.task.medium) if settings.learns_lift else None
         self._eyes.lifts = {}
-        if headroom is not None and headroom >= LEAST_HEADROOM:
+        if is_tried(headroom):
             tried = lifts(self.policy.prompting.lift, len(seeds), settings.lift_spread, (settings.seed, number))
             self._eyes.lifts = dict(zip(seeds, tried, strict=True))
         rollouts = self._runner.run([(query.task, seed) for seed in seeds], writer)
@@ -305,7 +305,7 @@ def _trials(served: Served) -> tuple[tuple[float, float], ...]:
 
     None where the medium has too little headroom: there all saw alike.
     """
-    if served.headroom is None or served.headroom < LEAST_HEADROOM:
+    if not is_tried(served.headroom):
         return ()
     stops = [exposure_of(one.trajectory.tokens[0].images[0])[1] for one in served.rolled]
     seen = [one.fidelity or 0.0 for one in served.decision.rollouts]
