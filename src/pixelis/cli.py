@@ -223,8 +223,9 @@ def study(
     wanted = load_recipe_as(StudyRecipe, recipe)
     if not table:
         run_study(wanted, only=tuple(only or ()), say=lambda line: err.print(escape(line)))
-    encoder = EfficientNetEncoder() if wanted.exam.dev else None
-    rows = study_rows(wanted, racpr=encoder and (lambda folder: process_report(folder, wanted.exam.dev, encoder).racpr.rate.value))
+    dev = wanted.exam.dev if wanted.exam else ""
+    encoder = EfficientNetEncoder() if dev else None
+    rows = study_rows(wanted, racpr=encoder and (lambda folder: process_report(folder, dev, encoder).racpr.rate.value))
     text = study_markdown(wanted, rows, f"pixelis study {recipe}")
     if markdown is not None:
         markdown.write_text(text, encoding="utf-8")

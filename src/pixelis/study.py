@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pixelis.config import recipe_tables
 from pixelis.core.errors import ConfigError, DataError
-from pixelis.eval.compare import OVERALL, compare
+from pixelis.eval.compare import OVERALL
 from pixelis.eval.metrics.process import action_entropy
 from pixelis.eval.report import number_text, rate_text
 from pixelis.eval.scores import ItemScore, read_scores
-from pixelis.eval.stats import Rate, benjamini_hochberg, known, mean_rate
+from pixelis.eval.stats import Rate, benjamini_hochberg, known, mean_rate, paired_p
 from pixelis.reproduce import StageTable, run_stages
+from pixelis.rewards.chains import entropy_nats
 
 Scalar = bool | int | float | str | list[str] | list[int] | list[float]
 
@@ -66,8 +67,26 @@ class StudyRecipe(_Table):
     """Of training one arm, on two cores with nothing beside it; only the time left is told from it."""
     shared: dict[str, Scalar] = {}
     """Dotted keys that differ from the recipe in every arm, such as the budget."""
-    exam: ExamTable
+    exam: ExamTable | None = None
+    last_updates: int | None = Field(default=None, ge=1)
+    """Instead of an exam, of phase 2: so many updates at the end of `rft.updates`, which `shared` sets, whose rollouts are compared. Every
+    arm is given the same prompts there, and has not learnt from them yet."""
     arm: tuple[ArmTable, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _compares_something(self) -> StudyRecipe:
+        if (self.exam is None) == (self.last_updates is None):
+            raise ValueError("name either an exam or last_updates")
+        if self.last_updates is not None and self.phase != "rft":
+            raise ValueError("last_updates compares rollouts of phase 2; phase 3 needs an exam")
+        if self.last_updates is not None and not 1 <= self.last_updates <= self.updates:
+            raise ValueError(f"last_updates = {self.last_updates} of {self.updates}: set rft.updates under [shared], to more")
+        return self
+
+    @property
+    def updates(self) -> int:
+        """Of every arm; 0 where `shared` does not say."""
+        return int(self.shared.get("rft.updates", 0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +96,9 @@ class ArmRow:
     name: str
     paper: str
     metrics: dict[str, Rate]
-    """accuracy, steps, valid (share of calls), RaPR, AE, RaCPR where a dev run is named."""
+    """accuracy, steps, RaPR, AE; of an exam also valid (share of calls), and RaCPR only where a dev run is named."""
     differences: dict[str, tuple[Rate, float]]
-    """Of accuracy, RaPR and steps to the first arm, with p of the paired permutation test; pairs of all seeds. Empty for the first."""
+    """To the first arm, of what is known item by item, with p of the paired permutation test; pairs of all seeds. Empty for the first."""
     q: float
     """Of the accuracy's p, after Benjamini-Hochberg over the arms; NaN for the first."""
     kl: tuple[float, float, float, int]
@@ -87,7 +106,7 @@ class ArmRow:
 
 
 def study_stages(recipe: StudyRecipe) -> tuple[StageTable, ...]:
-    """Two stages an arm and seed: training and exam. Writes the arms' recipes.
+    """Training and, where there is one, the exam of every arm and seed. Writes the arms' recipes.
 
     Raises:
         ConfigError: two arms of one name, or a key that no table of the recipe could hold.
@@ -104,6 +123,8 @@ def study_stages(recipe: StudyRecipe) -> tuple[StageTable, ...]:
             train = ("train", "rft", str(written)) if recipe.phase == "rft" else ("adapt", str(written))
             stages.append(_stage(f"{folder.name}", train, model / "model.safetensors", recipe.minutes))
             exam = recipe.exam
+            if exam is None:
+                continue
             shift = ("--shift", exam.shift) if exam.shift else ()
             command = (
                 "eval", "pixelworld", "--recipe", exam.recipe, "--model", str(model), "--split", exam.split, "--seed", str(exam.seed),
@@ -127,7 +148,8 @@ def run_study(recipe: StudyRecipe, *, only: Sequence[str] = (), say: Callable[[s
     unknown = sorted(set(only) - {arm.name for arm in recipe.arm})
     if unknown:
         raise ConfigError(f"no arm {', '.join(unknown)}: there are {', '.join(arm.name for arm in recipe.arm)}")
-    wanted = {f"{name}-{seed}{end}" for name in only for seed in recipe.seeds for end in ("", "-exam")}
+    ends = ("", "-exam") if recipe.exam else ("",)
+    wanted = {f"{name}-{seed}{end}" for name in only for seed in recipe.seeds for end in ends}
     return run_stages(stages, Path(recipe.out), only=sorted(wanted), say=say)
 
 
@@ -169,40 +191,72 @@ def study_rows(recipe: StudyRecipe, *, racpr: Callable[[Path], float] | None = N
         DataError: the first arm is not finished.
     """
     first = recipe.arm[0]
-    reference = _scores(recipe, first.name)
+    reference = _seen(recipe, first.name, racpr)
     if reference is None:
         raise DataError(f"{recipe.out}: arm {first.name} is not finished, and the others are compared with it; run the study")
     rows = []
     for arm in recipe.arm:
-        scores = _scores(recipe, arm.name)
-        if scores is None:
+        seen = _seen(recipe, arm.name, racpr)
+        if seen is None:
             continue
-        differences = {} if arm is first else _differences(scores, reference)
-        folders = [arm_folder(recipe, arm.name, seed) for seed in recipe.seeds]
-        metrics = _metrics([score for of_seed in scores for score in of_seed])
-        if racpr is not None:
-            values = [racpr(folder / "exam") for folder in folders]
-            metrics["RaCPR"] = Rate(float(np.mean(values)), math.nan, math.nan, len(values), "mean over seeds")
-        kl = _kl([folder / "metrics.jsonl" for folder in folders], recipe)
-        rows.append(ArmRow(name=arm.name, paper=arm.paper, metrics=metrics, differences=differences, q=math.nan, kl=kl))
+        differences = {} if arm is first else _differences(seen.items, reference.items)
+        kl = _kl([arm_folder(recipe, arm.name, seed) / "metrics.jsonl" for seed in recipe.seeds], recipe)
+        rows.append(ArmRow(name=arm.name, paper=arm.paper, metrics=seen.metrics, differences=differences, q=math.nan, kl=kl))
     adjusted = iter(benjamini_hochberg([row.differences["accuracy"][1] for row in rows[1:]]))
     return (rows[0], *(replace(row, q=float(next(adjusted))) for row in rows[1:]))
 
 
-def _scores(recipe: StudyRecipe, name: str) -> list[tuple[ItemScore, ...]] | None:
-    """Of every seed; None where one is not there yet."""
-    folders = [arm_folder(recipe, name, seed) / "exam" for seed in recipe.seeds]
-    if not all((folder / "scores.jsonl").is_file() for folder in folders):
+@dataclass(frozen=True)
+class _Seen:
+    """What one arm did, over all seeds."""
+
+    metrics: dict[str, Rate]
+    items: dict[str, dict[str, float]]
+    """By metric, its value of every seed's every item, or prompt; NaN where it has none."""
+
+
+def _seen(recipe: StudyRecipe, name: str, racpr: Callable[[Path], float] | None) -> _Seen | None:
+    """None where a seed is not finished yet."""
+    folders = [arm_folder(recipe, name, seed) for seed in recipe.seeds]
+    return _rolled_out(recipe, folders) if recipe.exam is None else _examined(folders, racpr)
+
+
+def _examined(folders: Sequence[Path], racpr: Callable[[Path], float] | None) -> _Seen | None:
+    if not all((folder / "exam" / "scores.jsonl").is_file() for folder in folders):
         return None
-    return [tuple(read_scores(folder)) for folder in folders]
+    scores = {f"{k}:{score.id}": score for k, folder in enumerate(folders) for score in read_scores(folder / "exam")}
+    metrics = _metrics(tuple(scores.values()))
+    if racpr is not None:
+        values = [racpr(folder / "exam") for folder in folders]
+        metrics["RaCPR"] = Rate(float(np.mean(values)), math.nan, math.nan, len(values), "mean over seeds")
+    by_item = {**OVERALL, "AE": lambda score: entropy_nats(score.ops)}
+    return _Seen(metrics, {metric: {id_: value(score) for id_, score in scores.items()} for metric, value in by_item.items()})
 
 
-def _differences(scores: Sequence[Sequence[ItemScore]], reference: Sequence[Sequence[ItemScore]]) -> dict[str, tuple[Rate, float]]:
+def _rolled_out(recipe: StudyRecipe, folders: Sequence[Path]) -> _Seen | None:
+    """From the journals: the means over each prompt's rollouts in the last updates."""
+    items: dict[str, dict[str, float]] = {}
+    for k, folder in enumerate(folders):
+        path = folder / "metrics.jsonl"
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+        if len(rows) < recipe.updates:
+            return None
+        for row in rows[recipe.updates - (recipe.last_updates or 0) : recipe.updates]:
+            for id_, means in row["prompts"].items():
+                for metric, value in means.items():
+                    items.setdefault(metric, {})[f"{k}:{id_}"] = value
+    return _Seen({metric: mean_rate(list(of.values()), is_share=metric not in ("steps", "AE")) for metric, of in items.items()}, items)
+
+
+def _differences(ones: dict[str, dict[str, float]], twos: dict[str, dict[str, float]]) -> dict[str, tuple[Rate, float]]:
     """Pairs are of one seed and one item; the seeds' pairs are tested together."""
-    ones, twos = (
-        [replace(score, id=f"{k}:{score.id}") for k, of_seed in enumerate(side) for score in of_seed] for side in (scores, reference)
-    )
-    return {row.name: (row.difference, row.p) for row in compare(ones, twos).overall if row.name in OVERALL}
+    found = {}
+    for metric, one in ones.items():
+        two = twos[metric]
+        pairs = np.array([(one[id_], two[id_]) for id_ in sorted(one.keys() & two.keys())], float).reshape(-1, 2)
+        pairs = pairs[np.isfinite(pairs).all(axis=1)]
+        found[metric] = (mean_rate(pairs[:, 0] - pairs[:, 1], is_share=False), paired_p(pairs[:, 0], pairs[:, 1]))
+    return found
 
 
 def _metrics(scores: Sequence[ItemScore]) -> dict[str, Rate]:
@@ -233,23 +287,30 @@ def _kl(journals: Iterable[Path], recipe: StudyRecipe) -> tuple[float, float, fl
 def study_markdown(recipe: StudyRecipe, rows: Sequence[ArmRow], command: str) -> str:
     """A table for `docs/results`, what the paper says beside what was seen."""
     exam = recipe.exam
-    where = f"{exam.items} items of {exam.split}, seed {exam.seed}{f', {exam.shift}' if exam.shift else ''}"
+    where = (
+        f"examined on {exam.items} items of {exam.split}, seed {exam.seed}{f', {exam.shift}' if exam.shift else ''}"
+        if exam
+        else f"compared by the rollouts of the last {recipe.last_updates} updates, each before it is learnt from, prompt by prompt"
+    )
+    others = [name for name in ("steps", "RaPR", "RaCPR", "AE") if any(name in row.differences for row in rows)]
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
+    against = "".join(f" {name} difference (p) |" for name in others)
     lines = [
         f"Made by `{command}`. Phase {recipe.phase}, {recipe.recipe}; training seeds {', '.join(map(str, recipe.seeds))};",
-        f"{', '.join(f'{key} = {value}' for key, value in recipe.shared.items()) or 'nothing else changed'}; examined on {where}.",
+        f"{', '.join(f'{key} = {value}' for key, value in recipe.shared.items()) or 'nothing else changed'}; {where}.",
         f"Differences are to `{recipe.arm[0].name}`: paired permutation p, q over the arms. KL: second half of training, nats a token.",
         "",
-        f"| arm | {' | '.join(names)} | accuracy difference | p | q | steps difference | KL P50 / P95 | inside corridor | the paper |",
-        f"|---|{'---:|' * len(names)}---:|---:|---:|---:|---:|---:|---|",
+        f"| arm | {' | '.join(names)} | accuracy difference | p | q |{against} KL P50 / P95 | inside corridor | the paper |",
+        f"|---|{'---:|' * (len(names) + len(others))}---:|---:|---:|---:|---:|---|",
     ]
     for row in rows:
         cells = [rate_text(row.metrics[name]) if name in row.metrics else "" for name in names]
         if row.differences:
             accuracy, p = row.differences["accuracy"]
-            cells += [rate_text(accuracy), number_text(p, 4), number_text(row.q, 4), rate_text(row.differences["steps"][0])]
+            cells += [rate_text(accuracy), number_text(p, 4), number_text(row.q, 4)]
+            cells += [f"{rate_text(row.differences[name][0])} ({number_text(row.differences[name][1], 4)})" for name in others]
         else:
-            cells += ["", "", "", ""]
+            cells += [""] * (3 + len(others))
         median, high, inside, count = row.kl
         cells += [f"{number_text(median, 3)} / {number_text(high, 3)}", f"{number_text(inside, 2)} of {count}", row.paper]
         lines.append(f"| {row.name} | {' | '.join(cells)} |")

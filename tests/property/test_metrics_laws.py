@@ -17,11 +17,10 @@ from pixelis.eval.metrics.answers import mean_relative_accuracy, official_anls
 from pixelis.eval.metrics.boxes import boundary_f1, character_errors
 from pixelis.eval.metrics.perturb import jittered_order
 from pixelis.eval.metrics.process import (
-    entropy_nats,
     run_to_run_similarity,
 )
 from pixelis.eval.metrics.selective import reliability, risk_coverage, selective_error
-from pixelis.rewards.chains import composite_chains, composite_share, valid_share
+from pixelis.rewards.chains import composite_chains, composite_share, entropy_nats, valid_share
 
 law = settings(max_examples=40, deadline=None)
 outcomes = st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.5001, 0.9, 1.0]), st.integers(0, 1)), min_size=1, max_size=25)

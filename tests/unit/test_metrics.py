@@ -14,7 +14,6 @@ from pixelis.eval.metrics.boxes import boundary_f1, box_iou, character_errors, f
 from pixelis.eval.metrics.process import (
     action_entropy,
     chain_stability,
-    entropy_nats,
     mean_visual_fidelity,
     rate_of_composite_reasoning,
     rate_of_pixel_reasoning,
@@ -23,7 +22,7 @@ from pixelis.eval.metrics.process import (
 )
 from pixelis.eval.metrics.selective import reliability, risk_coverage, selective_error
 from pixelis.eval.metrics.tracks import track_scores
-from pixelis.rewards.chains import Chain, adjacent_z, composite_chains, composite_share
+from pixelis.rewards.chains import Chain, adjacent_z, composite_chains, composite_share, entropy_nats
 from pixelis.rewards.running import Running
 
 NAN = math.nan

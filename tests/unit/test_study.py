@@ -93,6 +93,51 @@ def test_the_table_pairs_items_and_reads_the_corridor(tmp_path):
     assert json.loads(json.dumps(study_json((full, l2))))[1]["differences"]["accuracy"]["value"] == -0.5
 
 
+def test_without_an_exam_the_last_rollouts_are_compared_prompt_by_prompt(tmp_path):
+    recipe = StudyRecipe.model_validate({**study(tmp_path).model_dump(exclude={"exam"}), "last_updates": 2})
+    assert [stage.name for stage in study_stages(recipe)] == ["full-0", "l2-0"]
+
+    def roll_out(name, accuracies):
+        folder = Path(recipe.out) / f"{name}-0"
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = [
+            {
+                "update": k,
+                "kl": 0.1,
+                "prompts": {f"chart-{k}-{i}": {"accuracy": value, "steps": 2.0, "AE": 0.5} for i, value in enumerate(of)},
+            }
+            for k, of in enumerate(accuracies)
+        ]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    roll_out("full", [[0.0, 0.0], [0.5, 1.0], [1.0, 0.5]])
+    with pytest.raises(ConfigError, match="no arm l3"):
+        run_study(recipe, only=["l3"])
+    roll_out("l2", [[1.0, 1.0], [0.25, 1.0]])
+    assert [row.name for row in study_rows(recipe)] == ["full"]  # two of three updates: not finished
+    roll_out("l2", [[1.0, 1.0], [0.25, 1.0], [0.5, 0.25]])
+    full, l2 = study_rows(recipe)
+    assert (full.metrics["accuracy"].value, full.metrics["accuracy"].count) == (0.75, 4)  # what the first update saw is not counted
+    difference, p = l2.differences["accuracy"]
+    assert (difference.value, difference.count) == (-0.25, 4) and p == pytest.approx(2 / 8)  # three pairs differ, all one way
+    text = study_markdown(recipe, (full, l2), "pixelis study x.toml")
+    assert "rollouts of the last 2 updates" in text and "AE difference (p)" in text and "| 0.000 (1.0000) |" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, "either an exam or last_updates"),
+        ({"last_updates": 4}, "last_updates = 4 of 3"),
+        ({"last_updates": 1, "shared": {}}, "last_updates = 1 of 0: set rft.updates"),
+        ({"last_updates": 1, "phase": "ttrl"}, "phase 3 needs an exam"),
+    ],
+)
+def test_what_arms_are_compared_by_is_named(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        StudyRecipe.model_validate({**study(tmp_path).model_dump(exclude={"exam"}), **change})
+
+
 def test_an_unfinished_arm_is_left_out_and_the_first_one_is_needed(tmp_path):
     recipe = study(tmp_path)
     with pytest.raises(DataError, match="arm full is not finished"):

@@ -1,4 +1,6 @@
-"""Valid steps, and the composite chains that they make. Letters: S steps of one trajectory, P = S - 1 pairs of neighbouring steps.
+"""Valid steps, the composite chains that they make, and how varied they are.
+
+Letters: S steps of one trajectory, P = S - 1 pairs of neighbouring steps.
 
 Evaluation measures by them under a frozen encoder (RaPR, RaCPR); reinforcement watches the same under its own step embeddings.
 Source: paper §4.1.
@@ -7,7 +9,8 @@ Source: paper §4.1.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +26,15 @@ LEAST_CHAIN = 3
 def valid_share(is_valid_S: Sequence[bool]) -> float:
     """Share of steps that are valid visual steps; 0 without steps: who only talks has not looked."""
     return sum(map(bool, is_valid_S)) / len(is_valid_S) if len(is_valid_S) else 0.0
+
+
+def entropy_nats(ops: Iterable[Hashable | None]) -> float:
+    """Entropy of how often each op occurs, in nats, >= 0; None (no call) is left out. NaN without calls."""
+    counts = np.array(sorted(Counter(op for op in ops if op is not None).values()), float)
+    if not counts.size:
+        return math.nan
+    shares = counts / counts.sum()
+    return max(0.0, -float(np.sum(shares * np.log(shares))))
 
 
 @dataclass(frozen=True)

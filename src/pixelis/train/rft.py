@@ -138,7 +138,7 @@ def one_update(
             raise DataError(f"without pixels the policy says the same (log p moves by {sight:.5f} nats): it is blind; look at the features")
         seed = settings.seed + 1000 * progress.update
         parts = judge.judge(seen, seed=seed)
-        composite = float(np.mean([judge.composite_share(one) for one in seen]))
+        composite_N = [judge.composite_share(one) for one in seen]
         groups, gain = _compare(seen, parts, settings)
         clock.lap("score")
         mismatch = sampler_mismatch([one.trajectory for one in seen], measured)
@@ -157,8 +157,8 @@ def one_update(
         progress.corridor = regulate(progress.corridor, kl, settings.corridor)
         clock.lap("train")
     gates = {"kl": kl, "beta": beta, "mismatch": mismatch, "is_held": is_held, "sight": sight}
-    others = {"composite_share": composite, "dynamics_loss": dynamics, "num_lost": num_lost, "seconds": clock.laps}
-    return update_row(seen, parts, groups, facts, _entropy(measured), progress) | gates | others
+    others = {"dynamics_loss": dynamics, "num_lost": num_lost, "seconds": clock.laps}
+    return update_row(seen, parts, composite_N, groups, facts, _entropy(measured), progress) | gates | others
 
 
 def _share_done(progress: Progress, settings: RftSettings) -> float:

@@ -12,20 +12,29 @@ from typing import Any
 import numpy as np
 
 from pixelis.core.ops import OPS
-from pixelis.rewards.chains import valid_share
+from pixelis.rewards.chains import entropy_nats, valid_share
 from pixelis.rewards.groups import Advantages
 from pixelis.train.journal import reopened
 from pixelis.train.policy_learner import UpdateFacts
 from pixelis.train.rft_reward import Parts, Seen
 from pixelis.train.rft_state import Progress, RftSettings
 
+PROMPT_MEANS = ("accuracy", "steps", "RaPR", "RaCPR", "AE")
+
 
 def update_row(
-    seen: Sequence[Seen], parts: Parts, groups: Sequence[Advantages], facts: Sequence[UpdateFacts], entropy: float, progress: Progress
+    seen: Sequence[Seen],
+    parts: Parts,
+    composite_N: Sequence[float],
+    groups: Sequence[Advantages],
+    facts: Sequence[UpdateFacts],
+    entropy: float,
+    progress: Progress,
 ) -> dict[str, Any]:
     """All but what the gates say.
 
     Args:
+        composite_N: RaCPR of every rollout.
         entropy: of the policy, nats per sampled token.
         progress: learns the first update's tool rate and entropy, which the alarms compare with.
     """
@@ -34,8 +43,6 @@ def update_row(
     tool_rate = float(np.mean([one.num_steps > 0 for one in seen]))
     if progress.first_tool_rate is None or progress.first_entropy is None:
         progress.first_tool_rate, progress.first_entropy = tool_rate, entropy
-    total = max(1, sum(ops.values()))
-    shares = np.array([ops[op] / total for op in OPS if ops[op]])
     families: dict[str, list[float]] = {}
     for one in seen:
         families.setdefault(one.item.family, []).append(one.answer_reward)
@@ -47,12 +54,14 @@ def update_row(
         "penalty": float(parts.penalty_N.mean()),
         "reward": float(parts.total_N.mean()),
         "by_family": {name: float(np.mean(values)) for name, values in sorted(families.items())},
+        "prompts": prompt_means(seen, composite_N),
         "valid_share": float(np.mean([valid_share(one.valid_steps) for one in seen])),
+        "composite_share": float(np.mean(composite_N)),
         "chain_length": float(np.mean([one.num_steps for one in seen])),
         "invalid": sum(one.num_failed for one in seen) / max(1, len(steps)),
         "answered": float(np.mean([one.trajectory.answer is not None for one in seen])),
         "ops": {op: ops[op] for op in OPS},
-        "op_entropy": float(-(shares * np.log(shares)).sum()) if len(shares) else 0.0,
+        "op_entropy": entropy_nats(ops.elements()) if ops else 0.0,
         "tool_rate": tool_rate,
         "entropy": entropy,
         "alarm": alarm_of(tool_rate, entropy, progress),
@@ -68,6 +77,20 @@ def update_row(
         "skipped": sum(f.is_skipped for f in facts),
         "mean_kl": progress.corridor.mean_kl,
     }
+
+
+def prompt_means(seen: Sequence[Seen], composite_N: Sequence[float]) -> dict[str, dict[str, float]]:
+    """Of every prompt, by its item's name, the means over its rollouts: by them policies that were given the same prompts are compared.
+
+    `accuracy`, `steps`, `RaPR` (share of valid calls), `RaCPR` (under the run's own step embeddings), `AE` (entropy of a rollout's calls
+    in nats; 0 without calls). Four decimals.
+    """
+    rows: dict[str, list[tuple[float, ...]]] = {}
+    for one, composite in zip(seen, composite_N, strict=True):
+        ops = [step.call.op for step in one.trajectory.steps if step.call is not None]
+        facts = (one.answer_reward, one.num_steps, valid_share(one.valid_steps), composite, entropy_nats(ops) if ops else 0.0)
+        rows.setdefault(one.item.id, []).append(facts)
+    return {id_: dict(zip(PROMPT_MEANS, np.mean(of, axis=0).round(4).tolist(), strict=True)) for id_, of in rows.items()}
 
 
 def alarm_of(tool_rate: float, entropy: float, progress: Progress) -> str:

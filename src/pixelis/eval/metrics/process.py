@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -19,7 +18,7 @@ from pixelis.core.trajectory import Trajectory
 from pixelis.data.world.item import Item
 from pixelis.data.world.verify import verify_trajectory
 from pixelis.eval.stats import Rate, known_rate
-from pixelis.rewards.chains import LEAST_CHAIN, TAU_ADJACENT, Chain, composite_chains, composite_share, valid_share
+from pixelis.rewards.chains import LEAST_CHAIN, TAU_ADJACENT, Chain, composite_chains, composite_share, entropy_nats, valid_share
 from pixelis.ttrl.facts import in_words
 
 T = TypeVar("T")
@@ -161,15 +160,6 @@ class ActionEntropy:
     per_trajectory: Rate
     pooled: float
     num_calls: int
-
-
-def entropy_nats(ops: Iterable[Hashable | None]) -> float:
-    """Entropy of how often each op occurs, in nats, >= 0; None (no call) is left out. NaN without calls."""
-    counts = np.array(sorted(Counter(op for op in ops if op is not None).values()), float)
-    if not counts.size:
-        return math.nan
-    shares = counts / counts.sum()
-    return max(0.0, -float(np.sum(shares * np.log(shares))))
 
 
 def action_entropy(ops_NS: Sequence[Sequence[Hashable | None]], *, seed: int = 0) -> ActionEntropy:
