@@ -210,6 +210,7 @@ def reproduce_all(
 def study(
     recipe: Annotated[Path, typer.Argument(help="A recipe with arms, such as recipes/nano/ablations_rft.toml.")],
     only: Annotated[list[str] | None, typer.Option(help="Train only this arm; may be given several times.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="This training seed instead of the recipe's; may be given several times.")] = None,
     table: Annotated[bool, typer.Option("--table", help="Train nothing; only tell what is finished.")] = False,
     markdown: Annotated[Path | None, typer.Option(help="Write the table here.")] = None,
     as_json: JsonFlag = False,
@@ -221,12 +222,13 @@ def study(
     from pixelis.tools.engines.encoder_efficientnet import EfficientNetEncoder
 
     wanted = load_recipe_as(StudyRecipe, recipe)
+    wanted = wanted.model_copy(update={"seeds": tuple(seed)}) if seed else wanted
     if not table:
         run_study(wanted, only=tuple(only or ()), say=lambda line: err.print(escape(line)))
     dev = wanted.exam.dev if wanted.exam else ""
     encoder = EfficientNetEncoder() if dev else None
     rows = study_rows(wanted, racpr=encoder and (lambda folder: process_report(folder, dev, encoder).racpr.rate.value))
-    text = study_markdown(wanted, rows, f"pixelis study {recipe}")
+    text = study_markdown(wanted, rows, " ".join(["pixelis study", str(recipe), *(f"--seed {one}" for one in seed or ())]))
     if markdown is not None:
         markdown.write_text(text, encoding="utf-8")
     out.print_json(json.dumps(study_json(rows))) if as_json else out.print(escape(text))

@@ -21,7 +21,7 @@ ROW_EVERY = 10
 
 
 def adapt(
-    recipe: Annotated[Path, typer.Argument(help="A recipe with [stream] and [adapt] tables, such as recipes/nano/ttrl.toml.")],
+    recipe: Annotated[Path, typer.Argument(help="A recipe with \\[stream] and \\[adapt] tables, such as recipes/nano/ttrl.toml.")],
     folder: Annotated[
         Path | None, typer.Option("--out", help="Where to; the recipe says unless given. A run that was cut short goes on there.")
     ] = None,

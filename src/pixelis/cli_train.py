@@ -18,7 +18,7 @@ train = typer.Typer(help="Train policies; every run is one recipe.", no_args_is_
 
 
 def cota(
-    recipe: Annotated[Path, typer.Argument(help="A recipe with a [cota] table, such as recipes/nano/cota.toml.")],
+    recipe: Annotated[Path, typer.Argument(help="A recipe with a \\[cota] table, such as recipes/nano/cota.toml.")],
     out: Annotated[Path | None, typer.Option(help="Where to; the recipe says unless given.")] = None,
     split: Annotated[str | None, typer.Option(help="train, dev, dev-cal or test; the recipe says unless given.")] = None,
     share: Annotated[float, typer.Option(help="Part of the media to collect, in (0, 1].")] = 1.0,
@@ -89,7 +89,7 @@ def dedup(
 
 @train.command()
 def sight(
-    recipe: Annotated[Path, typer.Argument(help="A recipe with a [sight] table, such as recipes/nano/sight.toml.")],
+    recipe: Annotated[Path, typer.Argument(help="A recipe with a \\[sight] table, such as recipes/nano/sight.toml.")],
     out: Annotated[Path | None, typer.Option(help="Where to; the recipe says unless given.")] = None,
 ) -> None:
     """A newborn model learns to see: dense training of its vision tower on glances."""
@@ -109,7 +109,7 @@ def sight(
 
 @train.command()
 def clear(
-    recipe: Annotated[Path, typer.Argument(help="A recipe with a [clear] table, such as recipes/nano/clear.toml.")],
+    recipe: Annotated[Path, typer.Argument(help="A recipe with a \\[clear] table, such as recipes/nano/clear.toml.")],
     out: Annotated[Path | None, typer.Option(help="Where to; the recipe says unless given.")] = None,
 ) -> None:
     """A tower that sees learns to see the same over clutter; what reads it stays as it is."""
@@ -128,7 +128,7 @@ def clear(
 
 @train.command()
 def primer(
-    recipe: Annotated[Path, typer.Argument(help="A recipe with a [primer] table, such as recipes/nano/primer.toml.")],
+    recipe: Annotated[Path, typer.Argument(help="A recipe with a \\[primer] table, such as recipes/nano/primer.toml.")],
     out: Annotated[Path | None, typer.Option(help="Where to; the recipe says unless given.")] = None,
 ) -> None:
     """A model that sees learns to point and to think in small steps."""
@@ -143,7 +143,7 @@ def primer(
 
 @train.command()
 def sft(
-    recipe: Annotated[Path, typer.Argument(help="A recipe with an [sft] table, such as recipes/nano/sft.toml.")],
+    recipe: Annotated[Path, typer.Argument(help="A recipe with an \\[sft] table, such as recipes/nano/sft.toml.")],
     out: Annotated[
         Path | None, typer.Option(help="Where to; the recipe says unless given. A run that was cut short goes on there.")
     ] = None,
@@ -183,7 +183,7 @@ def sft(
 
 @train.command()
 def rft(
-    recipe: Annotated[Path, typer.Argument(help="A recipe with an [rft] table, such as recipes/nano/rft.toml.")],
+    recipe: Annotated[Path, typer.Argument(help="A recipe with an \\[rft] table, such as recipes/nano/rft.toml.")],
     out: Annotated[
         Path | None, typer.Option(help="Where to; the recipe says unless given. A run that was cut short goes on there.")
     ] = None,

@@ -11,6 +11,7 @@ from pixelis.core.geometry import Box, View
 from pixelis.core.media import Medium
 from pixelis.core.ops import OcrArgs, OcrOutput, TextSpan
 from pixelis.tools.base import Context, clip_to_frame
+from pixelis.tools.engines.motion_blur import find_motion_blur, undone
 
 
 class EngineSpan(Protocol):
@@ -41,17 +42,34 @@ class OcrTool:
 
     @property
     def version(self) -> str:
-        return f"ocr 1; {self._engine.version}"
+        return f"ocr 2; {self._engine.version}"
 
     def __call__(self, medium: Medium, args: OcrArgs, context: Context) -> OcrOutput:
         """Raises: ToolError: the box misses the frame."""
         region = clip_to_frame(args.box or Box(0, 0, medium.width, medium.height), medium, "OCR")
         x0, y0, x1, y1 = region.pixels(width=medium.width, height=medium.height)
-        crop = np.ascontiguousarray(medium.frame(args.frame)[y0:y1, x0:x1])
         view = View(float(x0), float(y0), 1.0, 1.0)
         spans = []
-        for found in self._engine.read(crop):
+        for found in read_box(self._engine, medium.frame(args.frame), (x0, y0, x1, y1)):
             box = Box(*(round(v, 2) for v in view.to_original(Box(*found.box)).as_tuple())).clip(width=medium.width, height=medium.height)
             if found.text and not box.is_empty:
                 spans.append(TextSpan(text=found.text, box=box, confidence=round(float(found.confidence), 4)))
         return OcrOutput(frame=args.frame, box=Box(float(x0), float(y0), float(x1), float(y1)), spans=tuple(spans))
+
+
+def read_box(engine: OcrEngine, frame_HWC: np.ndarray, box: tuple[int, int, int, int]) -> Sequence[EngineSpan]:
+    """What stands in a box of a frame; where it is blurred along a line, also with that undone, and of the two readings the surer one.
+
+    Args:
+        frame_HWC: uint8 RGB [height, width, 3].
+        box: x0, y0, x1, y1 in pixels, x1 and y1 exclusive; the spans' boxes are relative to its corner.
+    """
+    x0, y0, x1, y1 = box
+    spans = engine.read(np.ascontiguousarray(frame_HWC[y0:y1, x0:x1]))
+    blur = find_motion_blur(frame_HWC, box)
+    return spans if blur is None else max(spans, engine.read(undone(frame_HWC, box, blur)), key=_sureness)
+
+
+def _sureness(spans: Sequence[EngineSpan]) -> float:
+    """Characters that were read, each counted by how surely."""
+    return sum(len(span.text) * span.confidence for span in spans)

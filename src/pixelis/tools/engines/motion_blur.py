@@ -1,0 +1,129 @@
+"""Straight motion blur: whether a picture has it around a place, and how it looked before.
+
+A camera that moves evenly in one direction while it exposes averages the picture along a line. That takes whole frequencies away, in
+stripes whose spacing tells the line's length and direction: the cepstrum has a dip where the line ends (`docs/results/motion_blur.md`).
+Blur of any other form is left as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import scipy.fft
+
+TILE_PX = 192
+"""Side of the square in which blur is looked for; a larger one holds more that was never blurred visibly, such as an even ground."""
+LEAST_TILE_PX = 48
+"""Fewer pixels tell no direction."""
+LEAST_PX = 3
+MOST_PX = 24
+"""Of the blur, along its longer side."""
+LEAST_DEPTH = 12.0
+"""Of the dip below the median of its neighbourhood, in median absolute deviations."""
+MOST_RIVAL = 0.6
+"""Depth of the deepest dip in any other direction, over that of the deepest: blocks of a JPEG have one each way."""
+NOISE = 1e-3
+"""Power of what is not picture over that of the picture."""
+MARGIN_PX = 3 * MOST_PX
+"""Of the picture around what is restored, which its edges need."""
+
+
+@dataclass(frozen=True)
+class MotionBlur:
+    """The line over which every pixel was averaged, in pixels; its direction is known but for its sign."""
+
+    dx: int
+    dy: int
+
+    @property
+    def taps(self) -> int:
+        return max(abs(self.dx), abs(self.dy))
+
+    def kernel(self) -> np.ndarray:
+        """Weights [side, side], side odd, sum 1."""
+        half = self.taps // 2 + 1
+        weights = np.zeros((2 * half + 1, 2 * half + 1))
+        for k in range(self.taps):
+            along = (k - (self.taps - 1) / 2) / self.taps
+            x, y = half + along * self.dx, half + along * self.dy
+            left, top = math.floor(x), math.floor(y)
+            for row, share_y in ((top, 1 - (y - top)), (top + 1, y - top)):
+                for column, share_x in ((left, 1 - (x - left)), (left + 1, x - left)):
+                    if share_x * share_y > 0:
+                        weights[row, column] += share_x * share_y
+        return weights / weights.sum()
+
+
+def find_motion_blur(image_HWC: np.ndarray, box: tuple[int, int, int, int]) -> MotionBlur | None:
+    """The straight blur in and around a box, None where none shows. In a box larger than a tile its busiest tile is looked at.
+
+    Args:
+        image_HWC: uint8 RGB [height, width, 3].
+        box: x0, y0, x1, y1 in pixels, x1 and y1 exclusive; inside the picture and not empty.
+    """
+    height, width = image_HWC.shape[:2]
+    tile_h, tile_w = min(TILE_PX, height), min(TILE_PX, width)
+    if min(tile_h, tile_w) < LEAST_TILE_PX:
+        return None
+    x, y = _busiest(image_HWC, box)
+    x0, y0 = (int(np.clip(at - side // 2, 0, whole - side)) for at, side, whole in ((x, tile_w, width), (y, tile_h, height)))
+    grey = _grey(image_HWC[y0 : y0 + tile_h, x0 : x0 + tile_w])
+    window = np.hanning(tile_h).astype(np.float32)[:, None] * np.hanning(tile_w).astype(np.float32)
+    spectrum = np.abs(scipy.fft.rfft2((grey - grey.mean()) * window))
+    cepstrum = scipy.fft.irfft2(np.log(spectrum + 1.0), s=(tile_h, tile_w))
+    dx, dy = np.meshgrid(np.arange(-MOST_PX, MOST_PX + 1), np.arange(-MOST_PX, MOST_PX + 1))
+    is_far = (np.maximum(abs(dx), abs(dy)) >= LEAST_PX) & ((dx > 0) | ((dx == 0) & (dy > 0)))
+    dx, dy = dx[is_far], dy[is_far]
+    depth = -cepstrum[dy % tile_h, dx % tile_w]
+    depth -= np.median(depth)
+    depth /= np.median(np.abs(depth)) + 1e-12
+    best = int(np.argmax(depth))
+    across = np.abs(dx * dy[best] - dy * dx[best]) / math.hypot(dx[best], dy[best])
+    rival = depth[across > 2].max()
+    if depth[best] < LEAST_DEPTH or rival > MOST_RIVAL * depth[best]:
+        return None
+    return MotionBlur(int(dx[best]), int(dy[best]))
+
+
+def _busiest(image_HWC: np.ndarray, box: tuple[int, int, int, int]) -> tuple[int, int]:
+    """The middle of the tile of a box with the most contrast; the box's own where it is no larger than a tile."""
+    x0, y0, x1, y1 = box
+    if x1 - x0 <= TILE_PX and y1 - y0 <= TILE_PX:
+        return (x0 + x1) // 2, (y0 + y1) // 2
+    contrast = cv2.Laplacian(_grey(image_HWC[y0:y1, x0:x1]), cv2.CV_32F) ** 2
+    top, left = np.unravel_index(int(np.argmax(cv2.boxFilter(contrast, -1, (TILE_PX, TILE_PX)))), contrast.shape)
+    return x0 + int(left), y0 + int(top)
+
+
+def _grey(image_HWC: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(np.ascontiguousarray(image_HWC), cv2.COLOR_RGB2GRAY).astype(np.float32)
+
+
+def undone(image_HWC: np.ndarray, box: tuple[int, int, int, int], blur: MotionBlur) -> np.ndarray:
+    """What stands in a box, as it was before the blur, as far as that can be told (Wiener's filter).
+
+    Args:
+        image_HWC: the whole picture, uint8 RGB [height, width, 3]; what is around the box helps at its edges.
+        box: x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
+
+    Returns:
+        uint8 RGB [y1 - y0, x1 - x0, 3].
+    """
+    height, width = image_HWC.shape[:2]
+    x0, y0, x1, y1 = box
+    left, top, right, bottom = max(0, x0 - MARGIN_PX), max(0, y0 - MARGIN_PX), min(width, x1 + MARGIN_PX), min(height, y1 + MARGIN_PX)
+    around = image_HWC[top:bottom, left:right].astype(np.float32)
+    side = len(kernel := blur.kernel())
+    padded = np.pad(around, ((side, side), (side, side), (0, 0)), mode="symmetric")
+    shape = tuple(scipy.fft.next_fast_len(length, real=True) for length in padded.shape[:2])
+    padded = np.pad(padded, ((0, shape[0] - padded.shape[0]), (0, shape[1] - padded.shape[1]), (0, 0)), mode="edge")
+    whole = np.zeros(shape, np.float32)
+    whole[:side, :side] = kernel
+    answer = scipy.fft.rfft2(np.roll(whole, (-(side // 2), -(side // 2)), axis=(0, 1)))
+    inverse = np.conj(answer) / (np.abs(answer) ** 2 + NOISE)
+    sharp = scipy.fft.irfft2(scipy.fft.rfft2(padded, axes=(0, 1)) * inverse[..., None], s=shape, axes=(0, 1))
+    x, y = side + x0 - left, side + y0 - top
+    return np.clip(np.rint(sharp[y : y + y1 - y0, x : x + x1 - x0]), 0, 255).astype(np.uint8)

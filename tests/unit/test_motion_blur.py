@@ -1,0 +1,131 @@
+"""Straight motion blur is found where there is some, only there, and undone; OCR reads what was blurred."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from pixelis.core.geometry import Box
+from pixelis.core.ops import OcrArgs
+from pixelis.testing.check import background, image_medium, written
+from pixelis.tools.base import Context
+from pixelis.tools.engines.motion_blur import LEAST_TILE_PX, MotionBlur, find_motion_blur, undone
+from pixelis.tools.engines.ocr_rapid import RapidOcr
+from pixelis.tools.ocr import OcrTool, read_box
+
+BOX = (60, 60, 180, 120)
+WAYS = [(5, 0), (0, 7), (9, 9), (7, -7), (11, 4), (-6, 11), (13, -3)]
+
+
+def picture() -> np.ndarray:
+    """Words on a photograph's noise, uint8 [240, 320, 3]."""
+    image = background(4)
+    image = cv2.resize(image, (320, 240))
+    for text, at in (("EXIT 42", (70, 70)), ("north", (80, 100)), ("7:30", (150, 95))):
+        cv2.putText(image, text, (at[0], at[1] + 16), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (250, 250, 240), 2, cv2.LINE_AA)
+    return image
+
+
+def along(image: np.ndarray, dx: int, dy: int) -> np.ndarray:
+    """The mean over a line, drawn in another way than the engine's own kernel: as a mean of moved pictures."""
+    height, width = image.shape[:2]
+    moves = [np.float32([[1, 0, t * dx], [0, 1, t * dy]]) for t in np.linspace(-0.5, 0.5, 61)]
+    frames = [cv2.warpAffine(image.astype(np.float32), m, (width, height), borderMode=cv2.BORDER_REPLICATE) for m in moves]
+    return np.rint(np.mean(frames, axis=0)).astype(np.uint8)
+
+
+def test_the_kernel_is_the_mean_of_evenly_spaced_points():
+    assert MotionBlur(3, 0).kernel() == pytest.approx(np.pad(np.full((1, 3), 1 / 3), ((2, 2), (1, 1))))
+    assert np.diag(MotionBlur(3, 3).kernel())[1:4] == pytest.approx([1 / 3] * 3)
+    even = MotionBlur(0, 4).kernel()  # between pixels, half to each: 1/8, 1/4, 1/4, 1/4, 1/8
+    assert even[:, 3] == pytest.approx([0, 1 / 8, 1 / 4, 1 / 4, 1 / 4, 1 / 8, 0]) and even.sum() == pytest.approx(1)
+    for way in WAYS:
+        kernel = MotionBlur(*way).kernel()
+        assert kernel.sum() == pytest.approx(1) and kernel == pytest.approx(kernel[::-1, ::-1])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_blur_is_found_and_undone(way):
+    sharp = picture()
+    blurred = along(sharp, *way)
+    found = find_motion_blur(blurred, BOX)
+    assert found is not None
+    sign = 1 if found.dx * way[0] + found.dy * way[1] > 0 else -1  # a line has no direction of travel
+    assert abs(sign * found.dx - way[0]) <= 1 and abs(sign * found.dy - way[1]) <= 1
+    x0, y0, x1, y1 = BOX
+    before = np.abs(blurred[y0:y1, x0:x1].astype(int) - sharp[y0:y1, x0:x1]).mean()
+    after = np.abs(undone(blurred, BOX, found).astype(int) - sharp[y0:y1, x0:x1]).mean()
+    assert after < 0.6 * before  # half of the picture is white noise, which no filter brings back
+
+
+@pytest.mark.parametrize("kind", ["sharp", "gaussian", "noise", "ramp", "flat", "blocks"])
+def test_what_is_no_straight_blur_is_left(kind):
+    image, rng = picture(), np.random.default_rng(0)
+    match kind:
+        case "gaussian":
+            image = cv2.GaussianBlur(image, (0, 0), 2.0)
+        case "noise":
+            image = rng.integers(0, 256, image.shape).astype(np.uint8)
+        case "ramp":
+            image = np.broadcast_to(np.linspace(20, 200, 320)[None, :, None], image.shape).astype(np.uint8)
+        case "flat":
+            image = np.full_like(image, 90)
+        case "blocks":
+            image = cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 20])[1], cv2.IMREAD_COLOR)
+    assert find_motion_blur(image, BOX) is None
+
+
+def test_any_box_of_any_picture_gives_an_answer():
+    image = along(picture(), 9, 0)
+    assert find_motion_blur(image[: LEAST_TILE_PX - 1], (0, 0, 320, LEAST_TILE_PX - 1)) is None  # too few pixels to tell
+    found = find_motion_blur(image, (0, 0, 320, 240))  # larger than a tile: the busiest part
+    assert found is not None and (abs(found.dx), found.dy) == (9, 0)
+    for box in ((0, 0, 1, 1), (319, 239, 320, 240), (0, 0, 320, 1), (318, 0, 320, 240)):
+        assert undone(image, box, found).shape == (box[3] - box[1], box[2] - box[0], 3)
+    assert undone(image[:3, :2], (0, 0, 2, 3), found).shape == (3, 2, 3)
+
+
+def test_restoring_is_the_same_bytes_every_time():
+    image = along(picture(), 7, -7)
+    assert np.array_equal(undone(image, BOX, MotionBlur(7, -7)), undone(image.copy(), BOX, MotionBlur(7, -7)))
+
+
+def test_ocr_reads_what_the_camera_smeared():
+    sharp = written("EXIT 4217", (90, 90), 18)
+    blurred = along(sharp, 9, 0)
+    box = Box(80, 80, 240, 120)
+    engine = RapidOcr()
+    tool = OcrTool(engine)
+
+    def texts(image: np.ndarray) -> list[str]:
+        with image_medium(image, "page.png") as medium:
+            return [span.text for span in tool(medium, OcrArgs(frame=0, box=box), Context()).spans]
+
+    x0, y0, x1, y1 = (int(v) for v in box.as_tuple())
+    assert [span.text for span in engine.read(np.ascontiguousarray(blurred[y0:y1, x0:x1]))] != ["EXIT 4217"]
+    assert texts(blurred) == ["EXIT 4217"] == texts(sharp)
+
+
+def test_of_two_readings_the_surer_is_kept():
+    class Span:
+        box = (0.0, 0.0, 4.0, 4.0)
+
+        def __init__(self, text: str, confidence: float) -> None:
+            self.text, self.confidence = text, confidence
+
+    class Engine:
+        def __init__(self, *readings: list[Span]) -> None:
+            self.readings, self.seen = iter(readings), []
+
+        def read(self, image: np.ndarray, *, image_key: str | None = None) -> list[Span]:
+            self.seen.append(image)
+            return next(self.readings)
+
+    blurred = along(picture(), 9, 0)
+    engine = Engine([Span("EX", 0.9)], [Span("EXIT", 0.9)])
+    assert [span.text for span in read_box(engine, blurred, BOX)] == ["EXIT"] and not np.array_equal(*engine.seen)
+    engine = Engine([Span("EXIT", 0.9)], [Span("EXI", 0.9)])
+    assert [span.text for span in read_box(engine, blurred, BOX)] == ["EXIT"]
+    engine = Engine([Span("EXIT", 0.9)])
+    assert [span.text for span in read_box(engine, picture(), BOX)] == ["EXIT"]  # not blurred: read once
