@@ -107,6 +107,9 @@ def test_the_journal_says_what_happened(trained):
     # A newborn writes nothing that is a call: every step costs 0.30.
     assert all(0 < row["entropy"] < 10 for row in rows)  # at most the logarithm of the vocabulary
     assert rows[0]["penalty"] > 0 and rows[0]["invalid"] == 1.0 and rows[0]["answer"] == 0.0
+    for row in rows:  # of every prompt, the means over its rollouts
+        assert len(row["prompts"]) == 2 and all(set(of) == {"accuracy", "steps", "RaPR", "RaCPR", "AE"} for of in row["prompts"].values())
+        assert np.mean([of["steps"] for of in row["prompts"].values()]) == pytest.approx(row["chain_length"], abs=1e-3)
 
 
 def test_the_anchor_stays_and_the_policy_moves(born, trained):

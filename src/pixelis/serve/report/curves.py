@@ -131,7 +131,7 @@ FIGURES: dict[str, tuple[Panel, ...]] = {
 }  # fmt: skip
 """Every known panel; `dev.all`, which has its own, is left out of the families."""
 _ELSEWHERE = {"families": ("dev.all",)}
-UNTOLD = ("ops.", "flat_groups", "spent", "epoch", "phase")
+UNTOLD = ("ops.", "prompts.", "flat_groups", "spent", "epoch", "phase")
 """Keys that are drawn in another form, or that only number the rows."""
 
 
