@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 
 from pixelis.core.geometry import Box
-from pixelis.core.ops import OcrArgs
+from pixelis.core.ops import OcrArgs, PropArgs
+from pixelis.data.world.items import frames, make_item
+from pixelis.data.world.shifts import parse_shift
 from pixelis.testing.check import background, image_medium, written
 from pixelis.tools.base import Context
-from pixelis.tools.engines.motion_blur import LEAST_TILE_PX, MotionBlur, find_motion_blur, undone
+from pixelis.tools.engines.motion_blur import LEAST_TILE_PX, MotionBlur, find_motion_blur, steadied, undone
 from pixelis.tools.engines.ocr_rapid import RapidOcr
+from pixelis.tools.engines.prop_default import DefaultProp
 from pixelis.tools.ocr import OcrTool, read_box
+from pixelis.tools.prop import PropTool
 
 BOX = (60, 60, 180, 120)
 WAYS = [(5, 0), (0, 7), (9, 9), (7, -7), (11, 4), (-6, 11), (13, -3)]
@@ -86,6 +90,14 @@ def test_any_box_of_any_picture_gives_an_answer():
     assert undone(image[:3, :2], (0, 0, 2, 3), found).shape == (3, 2, 3)
 
 
+def test_only_what_is_around_the_box_is_steadied():
+    blurred = along(picture(), 9, 0)
+    steady = steadied(blurred, (100, 60, 140, 80))
+    changed = np.argwhere((steady != blurred).any(axis=2))
+    assert steadied(picture(), BOX) is None
+    assert changed.min(axis=0).tolist() >= [60 - 44, 100 - 44] and changed.max(axis=0).tolist() <= [80 + 44, 140 + 44]  # 40 / 2 + 24 px
+
+
 def test_restoring_is_the_same_bytes_every_time():
     image = along(picture(), 7, -7)
     assert np.array_equal(undone(image, BOX, MotionBlur(7, -7)), undone(image.copy(), BOX, MotionBlur(7, -7)))
@@ -129,3 +141,38 @@ def test_of_two_readings_the_surer_is_kept():
     assert [span.text for span in read_box(engine, blurred, BOX)] == ["EXIT"]
     engine = Engine([Span("EXIT", 0.9)])
     assert [span.text for span in read_box(engine, picture(), BOX)] == ["EXIT"]  # not blurred: read once
+
+
+def test_prop_names_shapes_that_the_camera_smeared():
+    """Under motion:5, 11 px, every thing of ten items: with the blur undone at least twice as many shapes are right."""
+    tool, engine = PropTool(DefaultProp()), DefaultProp()
+    plain, steady, count = 0, 0, 0
+    for index in range(10):
+        item = make_item("test", index, family="count", shift=parse_shift("motion:5"))
+        image = next(frames(item))
+        with image_medium(image, "picture.png") as medium:
+            for thing in item.truth.objects:
+                if thing.kind != "shape":
+                    continue
+                room = thing.box.width / 4
+                box = Box(thing.box.x0 - room, thing.box.y0 - room, thing.box.x1 + room, thing.box.y1 + room)
+                box = box.clip(width=item.width, height=item.height)
+                plain += engine.measure("shape", image_HWC=image, box=box.as_tuple())[0].value == thing.shape
+                steady += tool(medium, PropArgs(what="shape", frame=0, box=box), Context()).attributes[0].value == thing.shape
+                count += 1
+    assert count > 40 and steady >= 0.75 * count and steady >= 2 * plain
+
+
+def test_a_false_alarm_does_no_harm_to_shapes():
+    """One place in twenty of sharp pictures looks blurred; what is measured there stays as it was."""
+    tool, engine, alarms = PropTool(DefaultProp()), DefaultProp(), 0
+    for index in range(12):
+        item = make_item("dev", index, family="relation")
+        image = next(frames(item))
+        with image_medium(image, "picture.png") as medium:
+            for thing in item.truth.objects:
+                x0, y0, x1, y1 = thing.box.pixels(width=item.width, height=item.height)
+                alarms += find_motion_blur(image, (x0, y0, x1, y1)) is not None
+                found = tool(medium, PropArgs(what="shape", frame=0, box=thing.box), Context()).attributes[0].value
+                assert found == engine.measure("shape", image_HWC=image, box=thing.box.as_tuple())[0].value
+    assert alarms  # else this shows nothing

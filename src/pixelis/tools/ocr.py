@@ -11,7 +11,7 @@ from pixelis.core.geometry import Box, View
 from pixelis.core.media import Medium
 from pixelis.core.ops import OcrArgs, OcrOutput, TextSpan
 from pixelis.tools.base import Context, clip_to_frame
-from pixelis.tools.engines.motion_blur import find_motion_blur, undone
+from pixelis.tools.engines.motion_blur import steadied
 
 
 class EngineSpan(Protocol):
@@ -65,9 +65,8 @@ def read_box(engine: OcrEngine, frame_HWC: np.ndarray, box: tuple[int, int, int,
         box: x0, y0, x1, y1 in pixels, x1 and y1 exclusive; the spans' boxes are relative to its corner.
     """
     x0, y0, x1, y1 = box
-    spans = engine.read(np.ascontiguousarray(frame_HWC[y0:y1, x0:x1]))
-    blur = find_motion_blur(frame_HWC, box)
-    return spans if blur is None else max(spans, engine.read(undone(frame_HWC, box, blur)), key=_sureness)
+    pictures = (picture for picture in (frame_HWC, steadied(frame_HWC, box)) if picture is not None)
+    return max((engine.read(np.ascontiguousarray(picture[y0:y1, x0:x1])) for picture in pictures), key=_sureness)
 
 
 def _sureness(spans: Sequence[EngineSpan]) -> float:
