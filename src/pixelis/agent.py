@@ -91,7 +91,7 @@ POLICIES: dict[str, Callable[[PolicySettings], Policy]] = {
 
 def default_policy() -> str:
     """What "auto" stands for: the trained policy of the package, or the planner where torch is missing."""
-    return "nano-sft" if all(find_spec(module) for module in ("torch", "transformers")) else "planner"
+    return "nano-rft" if all(find_spec(module) for module in ("torch", "transformers")) else "planner"
 
 
 def make_policy(settings: PolicySettings) -> Policy:

@@ -95,7 +95,7 @@ def tool(
 def ask(
     media: Annotated[str, typer.Argument(help="An image or a video.")],
     question: Annotated[str, typer.Argument(help="What you want to know.")],
-    policy: Annotated[str | None, typer.Option(help="nano-sft (the default with torch), planner, endpoint or vlm.")] = None,
+    policy: Annotated[str | None, typer.Option(help="nano-rft (the default with torch), planner, endpoint or vlm.")] = None,
     model: Annotated[str | None, typer.Option(help="endpoint: the model's name; vlm: a checkpoint folder.")] = None,
     url: Annotated[str | None, typer.Option(help="endpoint: the server, such as http://localhost:8000/v1.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="A TOML recipe: policy, tools, limits, seed.")] = None,

@@ -20,7 +20,7 @@ class PolicySettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = "auto"
-    """planner, endpoint, vlm, or a checkpoint that comes with the package; "auto" is nano-sft where torch is installed, else planner"""
+    """planner, endpoint, vlm, or a checkpoint that comes with the package; "auto" is nano-rft where torch is installed, else planner"""
     model: str = ""
     """endpoint: the server's name of the model; vlm: a checkpoint folder or hub name"""
     url: str = ""

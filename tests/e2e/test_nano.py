@@ -96,7 +96,7 @@ def test_whoever_names_no_policy_is_answered_by_it(family, tmp_path):
         command = [sys.executable, "-m", "pixelis.cli", "ask", str(path), item.prompt, "--json"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
         facts = json.loads(done.stdout)
-        assert facts["policy"] == "vlm:nano-sft" and facts["steps"], done.stderr
+        assert facts["policy"] == "vlm:nano-rft" and facts["steps"], done.stderr
         if score_answer(item, facts["answer"] or ""):
             break
     else:
