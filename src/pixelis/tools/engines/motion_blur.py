@@ -146,6 +146,7 @@ def undone(image_HWC: np.ndarray, box: tuple[int, int, int, int], blur: MotionBl
     whole[:side, :side] = kernel
     answer = scipy.fft.rfft2(np.roll(whole, (-(side // 2), -(side // 2)), axis=(0, 1)))
     inverse = np.conj(answer) / (np.abs(answer) ** 2 + NOISE)
-    sharp = scipy.fft.irfft2(scipy.fft.rfft2(padded, axes=(0, 1)) * inverse[..., None], s=shape, axes=(0, 1))
+    channels = [scipy.fft.irfft2(scipy.fft.rfft2(padded[..., c]) * inverse, s=shape) for c in range(3)]  # one by one: a page is large
+    sharp = np.stack(channels, axis=-1)
     x, y = side + x0 - left, side + y0 - top
     return np.clip(np.rint(sharp[y : y + y1 - y0, x : x + x1 - x0]), 0, 255).astype(np.uint8)
