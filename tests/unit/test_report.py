@@ -242,7 +242,10 @@ def test_unknown_values_leave_gaps(tmp_path):
 
 def test_the_same_runs_give_the_same_bytes(runs, journal, written, tmp_path):
     before = {path: path.read_bytes() for folder in runs.values() for path in folder.rglob("*") if path.is_file()}
-    again = write_report([*runs.values(), journal], tmp_path / "page.html", markdown=tmp_path / "page.md")
+    again = write_report([*runs.values(), journal], tmp_path / "page.html", markdown=tmp_path / "page.md", curves=tmp_path / "curves")
+    drawn = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "curves").iterdir()}
+    assert {"rft-reward.svg", "rft-kl-corridor.svg", "rft-what-the-policy-does.svg"} <= drawn.keys()
+    assert all(text.startswith("<svg xmlns") and text.rstrip().endswith("</svg>") for text in drawn.values())
     assert again.read_bytes() == written[0].read_bytes() and (tmp_path / "page.md").read_bytes() == written[1].read_bytes()
     assert before == {path: path.read_bytes() for folder in runs.values() for path in folder.rglob("*") if path.is_file()}  # read only
 

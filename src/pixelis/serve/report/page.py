@@ -7,6 +7,7 @@ but the page's own style and the pictures it holds. A figure is an image of its 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
@@ -32,6 +33,7 @@ def write_report(
     page: str | os.PathLike,
     *,
     markdown: str | os.PathLike | None = None,
+    curves: str | os.PathLike | None = None,
     examples: int = 6,
     picture_bytes: int = PICTURE_BYTES,
     progress: Progress = lambda done, of: None,
@@ -42,6 +44,7 @@ def write_report(
         runs: run folders, or `.jsonl` journals; the first evaluation is what the others are compared with.
         page: the HTML file.
         markdown: a file for the tables in GitHub Markdown; None writes none.
+        curves: a folder for the journals' figures, each an SVG file of its own; None writes none.
         examples: families of which examples are shown; 0 for none.
         picture_bytes: budget of the examples' pictures.
         progress: called with (runs read, runs in all).
@@ -61,7 +64,21 @@ def write_report(
     write_page_file(Path(page), text.encode("ascii"))
     if markdown is not None:
         write_page_file(Path(markdown), ("# Pixelis: report\n\n" + "\n".join(map(table_markdown, made))).encode("utf-8"))
+    if curves is not None:
+        _write_curves(sources.journals, Path(curves))
     return Path(page)
+
+
+def _write_curves(journals: Sequence[Journal], folder: Path) -> None:
+    """`<journal>-<title>.svg`, in small letters and with a dash for whatever else a file's name may not hold everywhere."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: no folder can be made there ({error.strerror}): choose another place") from None
+    for journal in journals:
+        for figure in figures(journal):
+            name = re.sub(r"[^a-z0-9_]+", "-", f"{journal.name.removesuffix('.jsonl')}-{figure.title}".lower()).strip("-")
+            write_page_file(folder / f"{name}.svg", figure.svg.encode("utf-8"))
 
 
 def _page(sources: Sources, made: Sequence[Table], budget: Budget) -> str:
