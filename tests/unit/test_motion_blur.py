@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from pixelis.core.errors import ToolError
 from pixelis.core.geometry import Box
 from pixelis.core.ops import OcrArgs, PropArgs
 from pixelis.data.world.items import frames, make_item
@@ -176,3 +177,23 @@ def test_a_false_alarm_does_no_harm_to_shapes():
                 found = tool(medium, PropArgs(what="shape", frame=0, box=thing.box), Context()).attributes[0].value
                 assert found == engine.measure("shape", image_HWC=image, box=thing.box.as_tuple())[0].value
     assert alarms  # else this shows nothing
+
+
+def test_what_cannot_be_measured_once_steadied_stays_as_it_was():
+    class Attribute:
+        name, value, confidence, unit = "shape", "circle", 0.4, ""
+
+    class Engine:
+        name, version = "once", "1"
+        calls = 0
+
+        def measure(self, what: str, **given: object) -> list[Attribute]:
+            self.calls += 1
+            if self.calls == 2:
+                raise ToolError("bad_arguments", "nothing stands out there")
+            return [Attribute()]
+
+    tool = PropTool(Engine())
+    with image_medium(along(picture(), 9, 0), "picture.png") as medium:
+        found = tool(medium, PropArgs(what="shape", frame=0, box=Box(*BOX)), Context())
+    assert found.attributes[0].value == "circle" and tool._engine.calls == 2

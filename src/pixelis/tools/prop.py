@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
 import numpy as np
 
+from pixelis.core.errors import ToolError
 from pixelis.core.media import Medium
 from pixelis.core.ops import Attribute, PropArgs, PropOutput
 from pixelis.tools.base import Context, clip_to_frame
@@ -75,7 +77,8 @@ class PropTool:
         frame = medium.frame(args.frame)
         found = measure(image_HWC=frame)
         if args.what in ON_PIXELS and (steady := steadied(frame, box.pixels(width=medium.width, height=medium.height))) is not None:
-            found = max(found, measure(image_HWC=steady), key=lambda attributes: attributes[0].confidence)
+            with suppress(ToolError):  # what cannot be measured in the steadied picture is as it was in the other
+                found = max(found, measure(image_HWC=steady), key=lambda attributes: attributes[0].confidence if attributes else 0.0)
         attributes = tuple(
             Attribute(
                 name=a.name,
