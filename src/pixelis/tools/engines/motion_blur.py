@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -96,18 +97,25 @@ def find_motion_blur(image_HWC: np.ndarray, box: tuple[int, int, int, int]) -> M
     window = np.hanning(tile_h).astype(np.float32)[:, None] * np.hanning(tile_w).astype(np.float32)
     spectrum = np.abs(scipy.fft.rfft2((grey - grey.mean()) * window))
     cepstrum = scipy.fft.irfft2(np.log(spectrum + 1.0), s=(tile_h, tile_w))
-    dx, dy = np.meshgrid(np.arange(-MOST_PX, MOST_PX + 1), np.arange(-MOST_PX, MOST_PX + 1))
-    is_far = (np.maximum(abs(dx), abs(dy)) >= LEAST_PX) & ((dx > 0) | ((dx == 0) & (dy > 0)))
-    dx, dy = dx[is_far], dy[is_far]
+    dx, dy = _ways()
     depth = -cepstrum[dy % tile_h, dx % tile_w]
     depth -= np.median(depth)
     depth /= np.median(np.abs(depth)) + 1e-12
     best = int(np.argmax(depth))
+    if depth[best] < LEAST_DEPTH:
+        return None
     across = np.abs(dx * dy[best] - dy * dx[best]) / math.hypot(dx[best], dy[best])
-    rival = depth[across > 2].max()
-    if depth[best] < LEAST_DEPTH or rival > MOST_RIVAL * depth[best]:
+    if depth[across > 2].max() > MOST_RIVAL * depth[best]:
         return None
     return MotionBlur(int(dx[best]), int(dy[best]))
+
+
+@cache
+def _ways() -> tuple[np.ndarray, np.ndarray]:
+    """Every displacement that a blur may have, of each line one direction."""
+    dx, dy = np.meshgrid(np.arange(-MOST_PX, MOST_PX + 1), np.arange(-MOST_PX, MOST_PX + 1))
+    is_far = (np.maximum(abs(dx), abs(dy)) >= LEAST_PX) & ((dx > 0) | ((dx == 0) & (dy > 0)))
+    return dx[is_far], dy[is_far]
 
 
 def _busiest(image_HWC: np.ndarray, box: tuple[int, int, int, int]) -> tuple[int, int]:
