@@ -18,8 +18,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from ocr import best_run, loose_form, rendered  # beside this file
-from rapidfuzz.distance import Levenshtein
+from ocr import best_run, rendered  # beside this file
 
 from pixelis.tools.engines.motion_blur import find_motion_blur
 from pixelis.tools.engines.ocr_rapid import RapidOcr
@@ -73,11 +72,9 @@ def written(photo: np.ndarray, line: np.ndarray, rng: np.random.Generator) -> tu
 
 
 def reads(spans: list, truth: str) -> tuple[float, float]:
-    """Whether the line is read strictly, and the similarity of the best run of words, both loosely formed."""
-    words = [word for span in spans for word in span.text.split()]
-    similarity = Levenshtein.normalized_similarity(loose_form("".join(words)), loose_form(truth))
-    strict, best = best_run(words, truth)
-    return float(strict), max(similarity, best)
+    """Whether some run of the words read is the line strictly, and the similarity of the best run in its loose form."""
+    strict, best = best_run([word for span in spans for word in span.text.split()], truth)
+    return float(strict), best
 
 
 def main() -> None:

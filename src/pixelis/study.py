@@ -79,7 +79,7 @@ class StudyRecipe(_Table):
             raise ValueError("name either an exam or last_updates")
         if self.last_updates is not None and self.phase != "rft":
             raise ValueError("last_updates compares rollouts of phase 2; phase 3 needs an exam")
-        if self.last_updates is not None and not 1 <= self.last_updates <= self.updates:
+        if self.last_updates is not None and self.last_updates > self.updates:
             raise ValueError(f"last_updates = {self.last_updates} of {self.updates}: set rft.updates under [shared], to more")
         return self
 

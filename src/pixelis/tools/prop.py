@@ -16,7 +16,8 @@ from pixelis.tools.base import Context, clip_to_frame
 from pixelis.tools.engines.motion_blur import steadied
 
 ON_PIXELS = ("colour", "shape", "orientation", "count")
-"""Properties that are also measured with a straight blur undone, the surer measurement kept."""
+"""Properties that are also measured with a straight blur undone, the surer measurement kept. How sure a size or a position is does not tell
+blurred from sharp, and motion and relation look at boxes and masks alone."""
 
 
 class EngineAttribute(Protocol):

@@ -132,7 +132,7 @@ FIGURES: dict[str, tuple[Panel, ...]] = {
 """Every known panel; `dev.all`, which has its own, is left out of the families."""
 _ELSEWHERE = {"families": ("dev.all",)}
 UNTOLD = ("ops.", "prompts.", "flat_groups", "spent", "epoch", "phase")
-"""Keys that are drawn in another form, or that only number the rows."""
+"""Keys that are drawn in another form, tell of single prompts, or only number the rows."""
 
 
 def figures(journal: Journal) -> list[Figure]:

@@ -60,31 +60,32 @@ def write_report(
         raise DataError(f"examples: {examples} families; wanted are 0 or more")
     sources = read_sources([Path(run) for run in runs], examples=examples, progress=progress)
     made = [*tables(sources.evaluations), *probe_tables(sources.probes), *audit_tables(sources.evaluations), provenance(sources)]
-    text = _page(sources, made, Budget(picture_bytes))
+    drawn = [figures(journal) for journal in sources.journals]
+    text = _page(sources, made, drawn, Budget(picture_bytes))
     write_page_file(Path(page), text.encode("ascii"))
     if markdown is not None:
         write_page_file(Path(markdown), ("# Pixelis: report\n\n" + "\n".join(map(table_markdown, made))).encode("utf-8"))
     if curves is not None:
-        _write_curves(sources.journals, Path(curves))
+        _write_curves(sources.journals, drawn, Path(curves))
     return Path(page)
 
 
-def _write_curves(journals: Sequence[Journal], folder: Path) -> None:
+def _write_curves(journals: Sequence[Journal], drawn: Sequence[Sequence[Figure]], folder: Path) -> None:
     """`<journal>-<title>.svg`, in small letters and with a dash for whatever else a file's name may not hold everywhere."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder}: no folder can be made there ({error.strerror}): choose another place") from None
-    for journal in journals:
-        for figure in figures(journal):
+    for journal, of_journal in zip(journals, drawn, strict=True):
+        for figure in of_journal:
             name = re.sub(r"[^a-z0-9_]+", "-", f"{journal.name.removesuffix('.jsonl')}-{figure.title}".lower()).strip("-")
             write_page_file(folder / f"{name}.svg", figure.svg.encode("utf-8"))
 
 
-def _page(sources: Sources, made: Sequence[Table], budget: Budget) -> str:
+def _page(sources: Sources, made: Sequence[Table], drawn: Sequence[Sequence[Figure]], budget: Budget) -> str:
     style = read_resource(__package__, "style.css")
     sections = [*(_table(table, sources) for table in made[:-1])]
-    sections += [_journal(number, journal, sources) for number, journal in enumerate(sources.journals)]
+    sections += [_journal(number, journal, drawn[number], sources) for number, journal in enumerate(sources.journals)]
     sections += _examples(sources, budget)
     sections.append(_table(made[-1], sources))
     policy = f"default-src 'none'; style-src {by_hash(style)}; img-src data:; base-uri 'none'; form-action 'none'"
@@ -125,8 +126,7 @@ def _table(table: Table, sources: Sources) -> str:
     )
 
 
-def _journal(number: int, journal: Journal, sources: Sources) -> str:
-    drawn = figures(journal)
+def _journal(number: int, journal: Journal, drawn: Sequence[Figure], sources: Sources) -> str:
     words = [f"{len(journal.rows)} rows of {journal.file}."]
     if not drawn:
         words.append("It holds no number to draw.")
