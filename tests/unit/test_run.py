@@ -14,14 +14,20 @@ import pytest
 from pixelis.core.geometry import Box
 from pixelis.core.store import RunWriter, open_run
 from pixelis.policy.base import PolicyError, Task, TokenLimit
-from pixelis.rollout.run import MAX_IDLE_TURNS, Limits, Runner
+from pixelis.rollout.run import MAX_IDLE_TURNS, MAX_SAME_CALLS, Limits, Runner
 from pixelis.testing import ScriptedPolicy, WrappedTool
 from pixelis.testing.check import background, disc, image_medium
 from pixelis.tools.execute import Executor
 from pixelis.tools.settings import ToolSettings
 from pixelis.tools.zoom import ZoomTool
 
-ZOOM = 'I look.\n<tool_call>\n{"name": "ZOOM", "arguments": {"bbox_2d": [100, 100, 300, 300]}}\n</tool_call>'
+
+def zoom_to(x: int) -> str:
+    """A turn that zooms in; another x is another call."""
+    return f'I look.\n<tool_call>\n{{"name": "ZOOM", "arguments": {{"bbox_2d": [{x}, 100, {x + 200}, 300]}}}}\n</tool_call>'
+
+
+ZOOM = zoom_to(100)
 ANSWER = "So.\n<answer>red</answer>"
 
 
@@ -54,13 +60,37 @@ def test_act_call_observe_answer(medium):
 
 
 def test_stop_reasons(medium):
-    assert one(ScriptedPolicy([ZOOM]), medium, limits=Limits(max_steps=3)).trajectory.stop == "step_limit"
-    assert len(one(ScriptedPolicy([ZOOM]), medium, limits=Limits(max_steps=3)).trajectory.steps) == 3
+    limited = one(ScriptedPolicy([zoom_to(10 * i) for i in range(5)]), medium, limits=Limits(max_steps=3)).trajectory
+    assert limited.stop == "step_limit" and len(limited.steps) == 3
     idle = one(ScriptedPolicy(["hm"]), medium).trajectory
     assert idle.stop == "no_action" and len(idle.steps) == MAX_IDLE_TURNS
     assert all(s.call is None and s.result.error.kind == "bad_call" for s in idle.steps)
     empty = one(ScriptedPolicy([""]), medium).trajectory
     assert empty.stop == "no_action"
+
+
+@pytest.mark.parametrize("turns", [[ZOOM], [ZOOM, zoom_to(10), ZOOM, "hm", ZOOM, zoom_to(10)], [ZOOM.replace("300]", "-1]")]])
+def test_a_call_that_has_had_its_result_three_times_is_a_loop(medium, turns):
+    looping = one(ScriptedPolicy(turns), medium).trajectory
+    assert (looping.stop, looping.answer) == ("loop", None)
+    assert sum(s.call == looping.steps[-1].call and s.result == looping.steps[-1].result for s in looping.steps) == MAX_SAME_CALLS
+
+
+def test_a_call_may_be_made_again_before_an_answer_and_after_another_result(medium):
+    assert one(ScriptedPolicy([ZOOM] * (MAX_SAME_CALLS - 1) + [ANSWER]), medium).trajectory.answer == "red"
+
+    class FailsOnce(ZoomTool):
+        has_failed = False
+
+        def __call__(self, *args):
+            if not self.has_failed:
+                self.has_failed = True
+                raise RuntimeError("fell over")
+            return super().__call__(*args)
+
+    (rollout,) = runner(ScriptedPolicy([ZOOM] * MAX_SAME_CALLS + [ANSWER]), FailsOnce()).run([(Task(question="what?", medium=medium), 7)])
+    assert rollout.trajectory.answer == "red"
+    assert [s.result.status for s in rollout.trajectory.steps] == ["error", "ok", "ok"]
 
 
 def test_a_mistake_is_shown_to_the_policy_and_the_episode_goes_on(medium):
@@ -123,7 +153,7 @@ def test_a_policy_that_cannot_open_costs_one_trajectory(medium):
 
 def test_the_file_has_the_order_of_the_jobs_and_equal_runs_equal_bytes(medium, tmp_path):
     def turns(task):
-        return [ZOOM] * int(task.id) + [ANSWER]
+        return [zoom_to(10 * i) for i in range(int(task.id))] + [ANSWER]
 
     contents = []
     for name in "ab":
@@ -154,10 +184,11 @@ from pixelis.testing.check import background, image_medium
 from pixelis.tools.execute import Executor
 from pixelis.tools.settings import ToolSettings
 from pixelis.tools.zoom import ZoomTool
-from tests.unit.test_run import ANSWER, ZOOM
+from tests.unit.test_run import ANSWER, zoom_to
 medium = image_medium(background(0), "scene")
 jobs = [(Task(question="q", medium=medium), i) for i in range(500)]
-runner = Runner(ScriptedPolicy([ZOOM] * 5 + [ANSWER]), Executor({"ZOOM": WrappedTool(ZoomTool(), sleep_s=0.05)}), settings=ToolSettings(),
+tools = {"ZOOM": WrappedTool(ZoomTool(), sleep_s=0.05)}
+runner = Runner(ScriptedPolicy([*map(zoom_to, range(5)), ANSWER]), Executor(tools), settings=ToolSettings(),
                 on_step=lambda task, n, step: print(n, flush=True))
 with RunWriter(sys.argv[1], {}) as writer:
     runner.run(jobs, writer)

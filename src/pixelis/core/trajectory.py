@@ -24,6 +24,7 @@ StopReason = Literal[
     "token_limit",
     "time_limit",
     "no_action",  # turns with neither a call nor an answer, too often in a row
+    "loop",  # one call with one result, too often
     "policy_error",  # the policy failed (a server that stalls, a model that raises)
     "interrupted",  # the user stopped the run
 ]

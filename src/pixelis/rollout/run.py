@@ -26,6 +26,8 @@ from pixelis.tools.settings import ToolSettings
 
 MAX_IDLE_TURNS = 3
 """Turns in a row without an executable call or an answer, after which the trajectory stops."""
+MAX_SAME_CALLS = 3
+"""Times that one call may have one result, after which the trajectory stops: tools are deterministic, so a further one tells nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +189,8 @@ class Runner:
                 self._on_step(task, len(progress.steps), progress.steps[-1])
             if progress.num_idle >= MAX_IDLE_TURNS:
                 return "no_action"
+            if _num_like_last(progress.steps) >= MAX_SAME_CALLS:
+                return "loop"
             session.observe(observation)
 
     async def _execute(
@@ -219,6 +223,12 @@ def _read(text: str) -> tuple[Turn, CallError | None]:
         return parse_turn(text), None
     except GrammarError as error:
         return Turn(thought=text), CallError(kind=error.kind, message=error.message)
+
+
+def _num_like_last(steps: list[Step]) -> int:
+    """How many steps made the last one's call and got its result, itself among them; 0 where it made none."""
+    call, result = steps[-1].call, steps[-1].result
+    return 0 if call is None else sum(step.call == call and step.result == result for step in steps)
 
 
 def _where(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 const STOPS = {
   answered: ["answered", "good"], step_limit: ["step limit", "warn"], token_limit: ["token limit", "warn"], time_limit: ["time limit", "warn"],
-  no_action: ["no action", "warn"], policy_error: ["policy error", "bad"], interrupted: ["interrupted", "warn"],
+  no_action: ["no action", "warn"], loop: ["loop", "warn"], policy_error: ["policy error", "bad"], interrupted: ["interrupted", "warn"],
 };
 const KEYS = [
   [["←", "→"], "step before, step after (also k, j)"], [["↑", "↓"], "trajectory before, after"], [["1", "–", "9"], "that step"], [["0"], "all evidence at once"],
