@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from pixelis.core.errors import NotInstalled
 from pixelis.tools.engines.onnx_session import onnx_session
+from pixelis.tools.engines.onnx_weights import without_subnormals
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -51,7 +52,8 @@ def open_session(file_name: str) -> onnxruntime.InferenceSession:
 @functools.cache
 def _session(file_name: str) -> onnxruntime.InferenceSession:
     # Lines are read side by side, each in one thread; the detector has the machine to itself. Inputs differ in size from call to call.
-    return onnx_session(model_path(file_name), threads=1 if file_name == RECOGNISER else None, keeps_memory=False)
+    model = without_subnormals(model_path(file_name).read_bytes())
+    return onnx_session(model, threads=1 if file_name == RECOGNISER else None, keeps_memory=False)
 
 
 @functools.cache

@@ -16,10 +16,11 @@ MOST_THREADS = 4
 """Inside one run; the networks here are too small for more."""
 
 
-def onnx_session(path: Path, *, threads: int | None = None, keeps_memory: bool = True) -> onnxruntime.InferenceSession:
+def onnx_session(model: Path | bytes, *, threads: int | None = None, keeps_memory: bool = True) -> onnxruntime.InferenceSession:
     """A session on the CPU; running one is safe from several threads. Equal inputs give equal bytes, however many threads it has.
 
     Args:
+        model: its file, or what stands in it.
         threads: inside one run; None takes as many as OpenCV has in this process, which a worker that owns one core sets to 1.
         keeps_memory: whether the largest buffers of a run stay for the next, which suits inputs of one size.
 
@@ -37,4 +38,4 @@ def onnx_session(path: Path, *, threads: int | None = None, keeps_memory: bool =
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.enable_cpu_mem_arena = keeps_memory
     options.log_severity_level = 3  # some graphs carry unused initialisers; the warnings say nothing to a user
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"])
