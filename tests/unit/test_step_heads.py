@@ -11,9 +11,10 @@ torch = pytest.importorskip("torch")
 
 from pixelis.core.geometry import Box
 from pixelis.core.media import MediumInfo
-from pixelis.core.ops import OPS, Call, Result, TempOutput, ZoomOutput
+from pixelis.core.ops import OPS, Call, OcrOutput, Result, TempOutput, ZoomOutput
 from pixelis.core.trajectory import PolicyInfo, Step, Trajectory
 from pixelis.policy.buffer import ImageRef, PlacedImage
+from pixelis.policy.exposure import at_exposure
 from pixelis.rewards.earning import earning_steps
 from pixelis.rollout.pack import ACT, PROMPT, TEXT, TOOL, Example, TurnSpan
 from pixelis.train.step_heads import NO_OP, NUM_ARGUMENTS, StepHeads, StepInputs, arguments_of, step_inputs, tokens_under
@@ -96,6 +97,19 @@ def test_a_time_alone_means_whole_frames():
     step = step_of(step.call, boxed)
     one = replace(one, steps=(step,))
     assert float(step_inputs(one, example, states, states).visual_SD[0, 0]) == np.mean([4, 5, 6, 7])  # the frame nearest to 30 is the last
+
+
+@pytest.mark.parametrize("stops", [0.0, 0.517, -0.25])
+def test_what_was_seen_brighter_or_darker_was_seen(stops):
+    trajectory, example = zoomed()
+    states = torch.arange(17.0)[:, None]
+    read = step_of(Call(op="OCR", arguments={}), OcrOutput(frame=0, box=Box(0, 0, 200, 100), spans=()))
+    picture = PlacedImage(ImageRef(at_exposure(IMAGE.sha256, stops), (1, 4, 8)), 0, 8)
+    first, last = (PlacedImage(ImageRef(at_exposure(f"{VIDEO.sha256}:{n}", stops), (1, 4, 4)), 0, 4) for n in (0, 39))
+    for medium, images in ((IMAGE, (picture,)), (VIDEO, (first, replace(last, start=4, end=8)))):
+        seen = Example(example.ids_T, example.role_T, example.positions_3T, images, example.turns[:1], "t")
+        inputs = step_inputs(replace(trajectory, medium=medium, steps=(read,)), seen, states, states)
+        assert inputs.is_visual_S[0] and float(inputs.visual_SD[0, 0]) == np.mean(range(images[0].start, images[0].end))
 
 
 def random_inputs(seed: int, num_steps: int = 5, width: int = 8) -> StepInputs:

@@ -15,7 +15,7 @@ from pixelis.core.arguments import tool_schemas
 from pixelis.core.errors import ConfigError
 from pixelis.core.media import Medium
 from pixelis.policy.base import Task
-from pixelis.policy.exposure import MOST_LIFT, at_exposure, expose, headroom
+from pixelis.policy.exposure import MOST_LIFT, at_exposure, expose, exposure_of, headroom
 
 GUIDE = (
     "Answer the question about the image or video. Coordinates are integers from 0 to 1000 relative to the original; times are seconds. "
@@ -145,6 +145,12 @@ def question_parts(task: Task, prompting: Prompting, exposure: float = 0.0) -> l
         frame = expose(prompting.show(medium.frame(index), is_frame=True), exposure)
         parts.append(ImagePart(frame, at_exposure(f"{medium.sha256}:{index}", exposure)))
     return [*parts, task.question]
+
+
+def shown_frame(name: str) -> tuple[str, int]:
+    """What an image of a first message shows, by its name: hash of the medium and number of the frame, at whatever exposure."""
+    medium, _, frame = exposure_of(name)[0].partition(":")
+    return medium, int(frame or 0)
 
 
 def fit(image_HWC: np.ndarray, max_pixels: int) -> np.ndarray:

@@ -18,6 +18,7 @@ from pixelis.core.media import MediumInfo
 from pixelis.core.ops import OPS, Call, Footprint, ZoomOutput
 from pixelis.core.trajectory import Trajectory
 from pixelis.policy.buffer import PlacedImage
+from pixelis.policy.prompt import shown_frame
 from pixelis.rollout.pack import Example
 from pixelis.train.auxiliary import certainty_of
 
@@ -115,7 +116,7 @@ def _looked_at(
         for placed in images:
             if answer[0] <= placed.start < answer[1]:
                 return middle_TD[placed.start : placed.end].mean(0)
-    shown = [placed for placed in images if placed.image.sha256.split(":")[0] == medium.sha256]
+    shown = [placed for placed in images if shown_frame(placed.image.sha256)[0] == medium.sha256]
     pooled = []
     for placed, box in _per_frame(output.footprint, medium, shown):
         mask_hw = tokens_under(box, medium, (placed.image.grid[1] // merge, placed.image.grid[2] // merge))
@@ -127,7 +128,7 @@ def _per_frame(footprint: Footprint, medium: MediumInfo, shown: Sequence[PlacedI
     """Where the model saw what a step touched: each box on the shown frame nearest to its own; whole frames where only a time is known."""
     if not shown:
         return []
-    frames = [int(placed.image.sha256.split(":")[1]) if ":" in placed.image.sha256 else 0 for placed in shown]
+    frames = [shown_frame(placed.image.sha256)[1] for placed in shown]
 
     def nearest(frame: int) -> PlacedImage:
         return shown[int(np.argmin([abs(f - frame) for f in frames]))]

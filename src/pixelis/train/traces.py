@@ -25,7 +25,7 @@ from pixelis.data.cota.load import Trace, read_traces
 from pixelis.data.world.items import make_item, render
 from pixelis.policy.base import Task
 from pixelis.policy.buffer import ImageRef
-from pixelis.policy.prompt import ImagePart, Prompting, question_parts
+from pixelis.policy.prompt import ImagePart, Prompting, question_parts, shown_frame
 from pixelis.policy.vlm_score import pixels_of
 from pixelis.rollout.workers import workers
 from pixelis.train.bank import FeatureBank, Pixels
@@ -127,7 +127,7 @@ def pixels_again(folders: Sequence[str | Path], lessons: Sequence[Lesson], promp
     where = tuple(map(str, folders))
 
     def pixels(name: str) -> np.ndarray:
-        trace = media.get(name.split(":")[0])
+        trace = media.get(shown_frame(name)[0])
         if trace is None:
             return pixels_of(_blob(where, name))  # a crop
         _, parts = show((trace.trajectory.medium.sha256, trace.item, trace.trajectory.question, prompting, where))
