@@ -40,7 +40,7 @@ class DefaultTemp:
     """
 
     name = "frame-difference"
-    version = f"3; opencv {cv2.__version__}"  # results move with OpenCV
+    version = f"4; opencv {cv2.__version__}"  # results move with OpenCV
 
     def locate(
         self,

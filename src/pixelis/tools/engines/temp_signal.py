@@ -2,7 +2,8 @@
 
 A change between frames t-1 and t counts where the two frames before differ from the two frames from t on (also across the
 outer pair), by more than either pair differs inside. That is blind to flicker, to single flashes and to most motion, and
-each pixel is compared with the range of its neighbourhood, so shake below the window costs nothing.
+each pixel is compared with the range of its neighbourhood, so shake below the window costs nothing. A region that was asked for is
+followed where the camera shakes, so that what lies in it stays in it.
 """
 
 from __future__ import annotations
@@ -19,18 +20,24 @@ from pixelis.core.errors import ToolError
 WORK_SIDE = 480  # long side of the working copy: a 20 px object in a 1280 px frame still has 7 px
 BUDGET_BYTES = 200_000_000  # the working copy of a long clip gets smaller instead of larger than this
 CAMERA_SIDE = 320
+STILL_SHARE = 0.0005  # of the picture's pixels: where fewer differ from one frame to the next, the camera stood still
+SHAKE_REACH = 0.06  # of the frame's longer side: a camera that stays this close to where it began shakes, one that goes further travels
 COARSE = 6  # block size of the low-frequency copy that sees faint but wide changes
+WITHIN_PX = 1.0  # a camera that is said to have moved by no more may as well stand still: noise moves it as far
 _FINE_KERNEL = np.ones((5, 5), np.uint8)
 _COARSE_KERNEL = np.ones((3, 3), np.uint8)
+
+Offset = tuple[int, int]
+"""x and y in whole-frame pixels."""
 
 
 @dataclass(frozen=True)
 class Clip:
     """The working copy of a clip.
 
-    `lab_THWC`: uint8 Lab of the region plus a margin; `times_s` [T]; `end_s`: when the last frame ends; `camera`: per frame the 2x3
-    map from the frame before, in working pixels, or None where it stood still or could not be told; `light_T3`: Lab shift from
-    the frame before of the whole picture (flicker); `region`: the asked-for box (x0, y0, x1, y1) inside the copy.
+    `lab_THWC`: uint8 Lab of the region plus a margin, which follow a camera that shakes; `times_s` [T]; `end_s`: when the last frame ends;
+    `camera`: per frame the 2x3 map from the frame before, in working pixels, or None where it stood still or could not be told;
+    `light_T3`: Lab shift from the frame before of the whole picture (flicker); `region`: the asked-for box, x0, y0, x1, y1 in the copy.
     """
 
     lab_THWC: np.ndarray
@@ -92,6 +99,7 @@ def read_clip(frames: Iterable[np.ndarray], times_s: Sequence[float], box: tuple
             layout = _Layout.plan(frame.shape[:2], box, len(times))
             lab = np.empty((len(times), *layout.size_hw, 3), np.uint8)
             camera = _Camera()
+            followed = _Followed(layout, lab) if box is not None else None
         elif frame.shape[:2] != layout.frame_hw:
             raise ToolError(
                 "bad_arguments", f"frame {seen} is {frame.shape[1]}x{frame.shape[0]}, the first {layout.frame_hw[1]}x{layout.frame_hw[0]}"
@@ -100,9 +108,13 @@ def read_clip(frames: Iterable[np.ndarray], times_s: Sequence[float], box: tuple
         # Without a box the working copy shows the whole frame: the camera is read from it, which is cheaper.
         step, light[seen] = camera.step(frame if box is not None else small, frame.shape[1])
         maps.append(layout.to_working(step))
+        if followed is not None:
+            followed.take(frame, seen, step)
         seen += 1
     if seen != len(times):
         raise ToolError("bad_arguments", f"{len(times)} times but {seen} frames")
+    if followed is not None and followed.lab_THWC is not None:
+        lab, maps = followed.lab_THWC, followed.maps
     steps = np.diff(times)
     end = float(times[-1] + (np.median(steps) if len(steps) else 0.0))
     return Clip(lab, times, end, maps, light, layout.region)
@@ -131,24 +143,76 @@ class _Layout:
         region = (int((x0 - cx0) * sx), int((y0 - cy0) * sy), int(np.ceil((x1 - cx0) * sx)), int(np.ceil((y1 - cy0) * sy)))
         return cls(frame_hw, (cx0, cy0, cx1, cy1), (h, w), region)
 
-    def cut(self, frame_HWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The crop at working size, in RGB and as smoothed Lab."""
-        x0, y0, x1, y1 = self.crop
+    def cut(self, frame_HWC: np.ndarray, offset: Offset = (0, 0)) -> tuple[np.ndarray, np.ndarray]:
+        """The crop at working size, in RGB and as smoothed Lab; what lies beyond the frame is as its edge."""
+        (x0, y0, x1, y1), (dx, dy) = self.crop, offset
         h, w = self.size_hw
-        small = _shrink(frame_HWC[y0:y1, x0:x1], w, h)
+        if offset == (0, 0):
+            crop = frame_HWC[y0:y1, x0:x1]
+        else:
+            rows, columns = np.arange(y0 + dy, y1 + dy), np.arange(x0 + dx, x1 + dx)
+            crop = frame_HWC[rows.clip(0, self.frame_hw[0] - 1)[:, None], columns.clip(0, self.frame_hw[1] - 1)]
+        small = _shrink(crop, w, h)
         return small, cv2.GaussianBlur(cv2.cvtColor(small, cv2.COLOR_RGB2LAB), (3, 3), 0)
 
-    def to_working(self, step: np.ndarray | None) -> np.ndarray | None:
-        """A camera map in whole-frame pixels, re-expressed in working pixels; None when it moves no corner by 0.5 px."""
-        if step is None:
+    def to_working(self, step: np.ndarray | None, before: Offset = (0, 0), now: Offset = (0, 0)) -> np.ndarray | None:
+        """A camera map in whole-frame pixels, re-expressed in working pixels; None when it moves no corner by 0.5 px.
+
+        Args:
+            before, now: where the crop was in the frame before and is in this one, from its place in the first.
+        """
+        if step is None and before == now:
             return None
-        x0, y0, x1, y1 = self.crop
         h, w = self.size_hw
-        into = np.array([[w / (x1 - x0), 0, -x0 * w / (x1 - x0)], [0, h / (y1 - y0), -y0 * h / (y1 - y0)], [0, 0, 1]])
-        moved = into @ np.vstack([step, [0, 0, 1]]) @ np.linalg.inv(into)
+        step = np.eye(2, 3) if step is None else step
+        moved = self._into(now) @ np.vstack([step, [0, 0, 1]]) @ np.linalg.inv(self._into(before))
         corners = np.array([[0, 0, 1], [w, 0, 1], [0, h, 1], [w, h, 1]], float).T
         shift = np.abs((moved @ corners - corners)[:2]).max()
         return moved[:2].astype(np.float32) if shift >= 0.5 else None
+
+    def _into(self, offset: Offset) -> np.ndarray:
+        """[3, 3]: from whole-frame pixels to working ones."""
+        (x0, y0, x1, y1), (dx, dy), (h, w) = self.crop, offset, self.size_hw
+        sx, sy = w / (x1 - x0), h / (y1 - y0)
+        return np.array([[sx, 0, -(x0 + dx) * sx], [0, sy, -(y0 + dy) * sy], [0, 0, 1]])
+
+
+class _Followed:
+    """The working copy of a region that goes along with a camera that shakes, made from the first frame on in which it moves.
+
+    `lab_THWC` is None while the camera stands still, and from the moment on at which it has gone too far: then it travels, and the
+    region stays where it was asked for.
+    """
+
+    def __init__(self, layout: _Layout, still_THWC: np.ndarray) -> None:
+        self._layout, self._still = layout, still_THWC
+        self._path = np.eye(3)
+        x0, y0, x1, y1 = layout.crop
+        self._centre = np.array([(x0 + x1) / 2, (y0 + y1) / 2, 1.0])
+        self._offset: Offset = (0, 0)
+        self._travels = False
+        self.lab_THWC: np.ndarray | None = None
+        self.maps: list[np.ndarray | None] = []
+
+    def take(self, frame_HWC: np.ndarray, index: int, step: np.ndarray | None) -> None:
+        """The next frame, and the camera's map from the one before in whole-frame pixels."""
+        if self._travels:
+            return
+        if step is not None:
+            self._path = np.vstack([step, [0, 0, 1]]) @ self._path
+        gone = (self._path @ self._centre - self._centre)[:2]
+        if np.abs(gone).max() > SHAKE_REACH * max(self._layout.frame_hw):
+            self._travels, self.lab_THWC = True, None
+            return
+        before = self._offset
+        if np.abs(gone - before).max() > WITHIN_PX:
+            self._offset = (round(float(gone[0])), round(float(gone[1])))
+        self.maps.append(self._layout.to_working(step, before, self._offset))
+        if self.lab_THWC is None and self._offset != (0, 0):
+            self.lab_THWC = np.empty_like(self._still)
+            self.lab_THWC[:index] = self._still[:index]
+        if self.lab_THWC is not None:
+            self.lab_THWC[index] = self._layout.cut(frame_HWC, self._offset)[1]
 
 
 def _whole_pixels(box: tuple, width: int, height: int) -> tuple[int, int, int, int]:
@@ -191,7 +255,7 @@ class _Camera:
 
 
 def _similarity(a_HW: np.ndarray, b_HW: np.ndarray, scale: float) -> np.ndarray | None:
-    if min(a_HW.shape) < 32 or np.count_nonzero(cv2.absdiff(a_HW, b_HW) > 4) < 0.02 * a_HW.size:
+    if min(a_HW.shape) < 32 or np.count_nonzero(cv2.absdiff(a_HW, b_HW) > 4) < STILL_SHARE * a_HW.size:
         return None
     corners = cv2.goodFeaturesToTrack(a_HW, 150, 0.01, 8)
     if corners is None or len(corners) < 8:
