@@ -8,6 +8,7 @@ import pytest
 from pixelis.core.errors import ToolError
 from pixelis.tools.engines.temp_default import DefaultTemp
 from pixelis.tools.engines.temp_events import Segment, parse_event, suppress
+from pixelis.tools.engines.temp_signal import read_clip
 
 H, W, FPS = 120, 200, 10
 
@@ -96,6 +97,64 @@ def test_motion_spans_from_last_still_to_first_still_frame():
     paint = red_square(lambda i: True, at=lambda i: (20 + 5 * min(max(i - 10, 0), 15), 40))
     found = best(clip(40, paint, noise=2.0), "moves")
     assert (found.start_s, found.end_s) == pytest.approx((1.0, 2.5))
+
+
+def shaken(ground: np.ndarray, *, reach: int, count: int = 40, changes_at: int | None = None) -> list[np.ndarray]:
+    """A red square and three things beside it before a ground, seen by a camera that swings by up to `reach` px a side."""
+    frames = []
+    for t in range(count):
+        scene = ground.copy()
+        square(scene, (60, 40), RED if changes_at is None or t < changes_at else (30, 60, 220))
+        for at, colour in (((120, 20), (240, 240, 240)), ((20, 80), (20, 20, 20)), ((150, 75), (40, 160, 60))):
+            square(scene, at, colour)
+        offset = [round(reach * (0.6 * np.sin(0.9 * t + phase) + 0.4 * np.sin(2.3 * t + 2 * phase))) for phase in (0.3, 1.1)]
+        frames.append(np.roll(scene, offset, axis=(0, 1)))
+    return frames
+
+
+def square(frame: np.ndarray, at: tuple[int, int], colour: tuple[int, int, int]) -> np.ndarray:
+    frame[at[1] : at[1] + 24, at[0] : at[0] + 24] = colour
+    return frame
+
+
+RED = (220, 30, 30)
+GROUNDS = {"textured": backdrop(), "plain": np.full_like(backdrop(), 128)}
+
+
+@pytest.mark.parametrize("ground", GROUNDS)
+@pytest.mark.parametrize("event", ["changes", "appears", "disappears"])
+def test_nothing_happens_where_the_camera_shakes(ground, event):
+    frames = shaken(GROUNDS[ground], reach=6)
+    assert DefaultTemp().locate(frames, times(len(frames)), event, box=(48, 28, 92, 72)) == []
+
+
+@pytest.mark.parametrize("ground", GROUNDS)
+def test_a_change_is_the_one_event_where_the_camera_shakes(ground):
+    frames = shaken(GROUNDS[ground], reach=6, changes_at=20)
+    (found,) = DefaultTemp().locate(frames, times(len(frames)), "changes", box=(48, 28, 92, 72))
+    assert (round(found.start_s, 3), round(found.end_s, 3)) == (1.9, 2.0) and found.score > 0.8
+
+
+def test_a_box_follows_a_camera_that_shakes_and_none_that_stands_or_travels():
+    still, box = square(backdrop(), (60, 40), RED), (48, 28, 92, 72)
+    stands = read_clip([still] * 8, times(8), box, None)
+    assert all(np.array_equal(frame, stands.lab_THWC[0]) for frame in stands.lab_THWC)
+    shakes = read_clip(shaken(backdrop(), reach=6, count=8), times(8), box, None)
+    x0, y0, x1, y1 = shakes.region
+    middle = shakes.lab_THWC[:, y0 + 16 : y1 - 16, x0 + 16 : x1 - 16].astype(int)  # of the red square, whatever the camera does
+    assert np.abs(middle - middle[0]).max() < 12
+    assert all(step is None or np.abs(step - np.eye(2, 3)).max() <= 2 for step in shakes.camera)
+    wide = np.concatenate([still] * 2, axis=1)
+    travels = read_clip([wide[:, 6 * t : 6 * t + still.shape[1]] for t in range(8)], times(8), box, None)
+    assert np.array_equal(travels.lab_THWC[7], read_clip([wide[:, 42 : 42 + still.shape[1]]], times(1), box, None).lab_THWC[0])
+    assert travels.camera[4] is not None and abs(travels.camera[4][0, 2] + 6 * stands.lab_THWC.shape[2] / (44 + 16)) < 1.5
+
+
+def test_a_lone_mover_on_plain_ground_moves():
+    paths = [(20 + 5 * min(max(t - 10, 0), 10), 50) for t in range(30)]
+    frames = [square(GROUNDS["plain"].copy(), at, RED) for at in paths]
+    found = best(frames, "moves")
+    assert abs(found.start_s - 1.0) < 0.15 and abs(found.end_s - 2.0) < 0.25
 
 
 def test_shots_tile_the_window():
