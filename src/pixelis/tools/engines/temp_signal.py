@@ -21,6 +21,7 @@ WORK_SIDE = 480  # long side of the working copy: a 20 px object in a 1280 px fr
 BUDGET_BYTES = 200_000_000  # the working copy of a long clip gets smaller instead of larger than this
 CAMERA_SIDE = 320
 STILL_SHARE = 0.0005  # of the picture's pixels: where fewer differ from one frame to the next, the camera stood still
+LEAST_EXTENT = 0.25  # of a side, over which what moves together must lie: what is smaller may be a thing before plain ground
 SHAKE_REACH = 0.06  # of the frame's longer side: a camera that stays this close to where it began shakes, one that goes further travels
 COARSE = 6  # block size of the low-frequency copy that sees faint but wide changes
 WITHIN_PX = 1.0  # a camera that is said to have moved by no more may as well stand still: noise moves it as far
@@ -269,6 +270,9 @@ def _similarity(a_HW: np.ndarray, b_HW: np.ndarray, scale: float) -> np.ndarray 
     if step is None or inliers.sum() < max(8, 0.35 * len(corners)):
         return None
     if not 0.7 < np.hypot(step[0, 0], step[1, 0]) < 1.4:
+        return None
+    extent = np.ptp(corners[keep][inliers.ravel() == 1].reshape(-1, 2), axis=0) / a_HW.shape[::-1]
+    if extent.max() < LEAST_EXTENT:
         return None
     step[:, 2] /= scale
     return step
