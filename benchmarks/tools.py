@@ -65,7 +65,7 @@ def _clip_480p(media: Path, num_frames: int = 60) -> Medium:
     for path in sorted((media / "davis" / "camel" / "frames").glob("*.jpg"))[:num_frames]:
         with open_medium(path) as medium:
             frames.append(medium.frame(0)[:480, :852])
-    return video_medium(frames, "camel", fps=24)
+    return video_medium(frames, "camel", fps=24, crf=23)
 
 
 def _timed(executor: Executor, call: Call, media: list[Medium], history: list[Result], repeats: int) -> list[float]:

@@ -132,13 +132,17 @@ def image_medium(image_HWC: np.ndarray, name: str) -> Medium:
     return open_medium(data.getvalue(), name=name)
 
 
-def video_medium(frames: list[np.ndarray], name: str, *, fps: int = 10) -> Medium:
-    """A video of RGB frames [height, width, 3], even sizes, at a constant rate."""
+def video_medium(frames: list[np.ndarray], name: str, *, fps: int = 10, crf: int | None = None) -> Medium:
+    """A video of RGB frames [height, width, 3], even sizes, at a constant rate.
+
+    Args:
+        crf: x264's constant rate factor; 23 is its own default. Nearly without loss unless given, and slow to decode then.
+    """
     import av
 
     data = io.BytesIO()
     with av.open(data, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"qp": "8"})
+        stream = container.add_stream("libx264", rate=fps, options={"qp": "8"} if crf is None else {"crf": str(crf)})
         stream.width, stream.height, stream.pix_fmt = frames[0].shape[1], frames[0].shape[0], "yuv420p"
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
