@@ -57,7 +57,8 @@ class DefaultTemp:
             frames: RGB uint8 [height, width, 3] each, all of one size; read once, in order, and not kept.
             times_s: presentation time of each frame in seconds, never running backwards; steps may vary.
             event: an event word, or a sentence with one, and colour words (see the class).
-            box: x0, y0, x1, y1 in pixels: look only there; clipped to the frame.
+            box: x0, y0, x1, y1 in pixels of the first frame: look only there; clipped to the frame. It goes along with a camera that
+                shakes, and stays where it is under one that travels.
             should_stop: called once per frame read and often during the analysis; what it raises passes through.
 
         Returns:

@@ -18,7 +18,7 @@ import numpy as np
 from pixelis.core.errors import ToolError
 
 WORK_SIDE = 480  # long side of the working copy: a 20 px object in a 1280 px frame still has 7 px
-BUDGET_BYTES = 200_000_000  # the working copy of a long clip gets smaller instead of larger than this
+BUDGET_BYTES = 200_000_000  # the working copy of a long clip gets smaller instead of larger than this; one that follows a shake is a second
 CAMERA_SIDE = 320
 STILL_SHARE = 0.0005  # of the picture's pixels: where fewer differ from one frame to the next, the camera stood still
 LEAST_EXTENT = 0.25  # of a side, over which what moves together must lie: what is smaller may be a thing before plain ground
