@@ -93,6 +93,17 @@ def test_a_call_may_be_made_again_before_an_answer_and_after_another_result(medi
     assert [s.result.status for s in rollout.trajectory.steps] == ["error", "ok", "ok"]
 
 
+def test_what_fails_for_the_machines_sake_is_no_loop(medium):
+    class Fails(ZoomTool):
+        def __call__(self, *args):
+            raise RuntimeError("fell over")
+
+    policy = ScriptedPolicy([ZOOM] * (MAX_SAME_CALLS + 1) + [ANSWER])
+    (rollout,) = runner(policy, Fails()).run([(Task(question="what?", medium=medium), 7)])
+    assert rollout.trajectory.answer == "red"
+    assert {s.result.error.kind for s in rollout.trajectory.steps} == {"crashed"}
+
+
 def test_a_mistake_is_shown_to_the_policy_and_the_episode_goes_on(medium):
     wrong = ZOOM + ZOOM
     policy = ScriptedPolicy([wrong, ZOOM, ANSWER])

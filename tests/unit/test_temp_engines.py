@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -135,6 +137,20 @@ def test_a_change_is_the_one_event_where_the_camera_shakes(ground):
     assert (round(found.start_s, 3), round(found.end_s, 3)) == (1.9, 2.0) and found.score > 0.8
 
 
+@pytest.mark.parametrize("event", ["changes", "appears", "disappears"])
+def test_a_shake_of_thin_things_on_plain_ground_is_seen(event):
+    """Under two pixels of a hundred differ from frame to frame, and what lies in the box comes and goes with it."""
+    frames = []
+    for t in range(40):
+        scene = np.full((360, 640, 3), 128, np.uint8)
+        for x, y in ((100, 60), (420, 80), (250, 200), (520, 280), (120, 300)):
+            scene[y : y + 24, x : x + 24] = RED if (x + y) % 40 else (30, 60, 220)
+        offset = [round(8 * (0.6 * np.sin(0.9 * t + phase) + 0.4 * np.sin(2.3 * t + 2 * phase))) for phase in (0.3, 1.1)]
+        frames.append(np.roll(scene, offset, axis=(0, 1)))
+    assert all((np.abs(a.astype(int) - b) > 4).any(-1).mean() < 0.02 for a, b in pairwise(frames))
+    assert DefaultTemp().locate(frames, times(40), event, box=(245, 195, 279, 229)) == []
+
+
 def test_a_box_follows_a_camera_that_shakes_and_none_that_stands_or_travels():
     still, box = square(backdrop(), (60, 40), RED), (48, 28, 92, 72)
     stands = read_clip([still] * 8, times(8), box, None)
@@ -150,15 +166,20 @@ def test_a_box_follows_a_camera_that_shakes_and_none_that_stands_or_travels():
     assert travels.camera[4] is not None and abs(travels.camera[4][0, 2] + 6 * stands.lab_THWC.shape[2] / (44 + 16)) < 1.5
 
 
+@pytest.mark.parametrize("size", [(40, 40), (80, 40), (120, 50)])
 @pytest.mark.parametrize("is_textured", [False, True])
-def test_a_lone_mover_on_plain_ground_moves(is_textured):
+def test_a_lone_mover_on_plain_ground_moves(is_textured, size):
     """Nothing else tells its path from the camera's: what fills so little of the picture is a thing."""
-    look = np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8).repeat(5, 0).repeat(5, 1) if is_textured else np.uint8(RED)
+    height, width = size
+    look = np.full((height, width, 3), RED, np.uint8)
+    if is_textured:
+        for y, x in ((5, 5), (5, width - 15), (height - 15, 5), (height - 15, width - 15)):
+            look[y : y + 10, x : x + 10] = 255
     frames = []
     for t in range(30):
         x = 20 + 5 * min(max(t - 10, 0), 10)
         frames.append(np.full((H * 2, W * 2, 3), 128, np.uint8))
-        frames[-1][50:90, x : x + 40] = look
+        frames[-1][50 : 50 + height, x : x + width] = look
     found = best(frames, "moves")
     assert abs(found.start_s - 1.0) < 0.15 and abs(found.end_s - 2.0) < 0.25
 

@@ -6,6 +6,9 @@ The user's mistakes are messages (`DataError`, `ConfigError`, `NotInstalled`, `R
 
 from __future__ import annotations
 
+MACHINE_ERRORS = ("deadline", "unavailable", "crashed")
+"""Kinds of a failed call that tell of the machine, not of the policy or the medium: another time it may succeed."""
+
 
 class PixelisError(Exception):
     """Base of all errors whose text is meant for a reader: what happened, the numbers, what to do."""

@@ -11,13 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pixelis.core.errors import MACHINE_ERRORS
 from pixelis.core.ops import OPS
 from pixelis.core.trajectory import Timing
 from pixelis.eval.scores import DISABLED, NO_CALL, ItemScore
 from pixelis.eval.stats import Rate, known, mean_rate, share
-
-MACHINE_ERRORS = ("deadline", "unavailable", "crashed")
-"""Kinds of error that tell of the machine, not of the policy: a busy one answers late."""
 
 
 @dataclass(frozen=True, kw_only=True)

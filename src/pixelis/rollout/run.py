@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pixelis.core.errors import GrammarError
+from pixelis.core.errors import MACHINE_ERRORS, GrammarError
 from pixelis.core.grammar import Turn, parse_turn, render_response
 from pixelis.core.ops import OPS, CallError, Result, ZoomOutput
 from pixelis.core.store import RunWriter
@@ -27,7 +27,8 @@ from pixelis.tools.settings import ToolSettings
 MAX_IDLE_TURNS = 3
 """Turns in a row without an executable call or an answer, after which the trajectory stops."""
 MAX_SAME_CALLS = 3
-"""Times that one call may have one result, after which the trajectory stops: tools are deterministic, so a further one tells nothing."""
+"""Times that one call may have one result, after which the trajectory stops: a further one would tell nothing. What failed for the
+machine's sake is not counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,9 +227,10 @@ def _read(text: str) -> tuple[Turn, CallError | None]:
 
 
 def _num_like_last(steps: list[Step]) -> int:
-    """How many steps made the last one's call and got its result, itself among them; 0 where it made none."""
+    """How many steps made the last one's call and got its result, itself included; 0 where none was made or the machine failed it."""
     call, result = steps[-1].call, steps[-1].result
-    return 0 if call is None else sum(step.call == call and step.result == result for step in steps)
+    has_no_answer = call is None or (result.error is not None and result.error.kind in MACHINE_ERRORS)
+    return 0 if has_no_answer else sum(step.call == call and step.result == result for step in steps)
 
 
 def _where(error: Exception) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pixelis.core.arguments import resolve
-from pixelis.core.errors import AgentError, DataError, NotInstalled, ToolError
+from pixelis.core.errors import MACHINE_ERRORS, AgentError, DataError, NotInstalled, ToolError
 from pixelis.core.media import Medium
 from pixelis.core.ops import Args, Call, CallError, Output, Result
 from pixelis.tools.base import Context, Tool, Toolbox
@@ -19,8 +19,6 @@ DEADLINE_S = {"SEG": 20.0, "ZOOM": 5.0, "TRK": 60.0, "OCR": 30.0, "TEMP": 60.0, 
 
 MAX_ABANDONED = 4
 """Calls past their deadline that may still be running inside an engine; past that, new calls are refused."""
-
-_NOT_CACHED = ("deadline", "unavailable", "crashed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +86,7 @@ class Executor:
             return Execution(result=found[0], blobs=found[1], is_cached=True)
         execution = self._compute(tool, args, medium)
         error = execution.result.error
-        if self._cache and (error is None or error.kind not in _NOT_CACHED):
+        if self._cache and (error is None or error.kind not in MACHINE_ERRORS):
             self._cache.put(key, (execution.result, dict(execution.blobs)))
         return execution
 

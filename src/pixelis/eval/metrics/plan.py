@@ -12,12 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pixelis.core.decisive import decisive_steps, is_in_answer
+from pixelis.core.errors import MACHINE_ERRORS
 from pixelis.core.media import Medium
 from pixelis.core.ops import Result
 from pixelis.core.trajectory import Trajectory
 from pixelis.eval.metrics.agreement import agreement, is_same, rescaled
 from pixelis.eval.metrics.perturb import PERTURBATIONS, Perturbation, perturbed
-from pixelis.eval.report import MACHINE_ERRORS
 from pixelis.eval.stats import Rate, known_rate
 from pixelis.tools.execute import Executor
 

@@ -21,7 +21,7 @@ VARINT, EIGHT_BYTES, COUNTED, FOUR_BYTES = 0, 1, 2, 5
 
 
 def without_subnormals(model: bytes) -> bytes:
-    """The same model with 0 for every subnormal float32 weight; only weights that lie in the file itself, as raw data, are looked at.
+    """The same model with 0 for every subnormal float32 initialiser of its graph whose numbers lie in the file itself, as raw data.
 
     Raises:
         ValueError: these are not the bytes of a protobuf message.

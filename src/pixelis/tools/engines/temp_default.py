@@ -58,7 +58,7 @@ class DefaultTemp:
             times_s: presentation time of each frame in seconds, never running backwards; steps may vary.
             event: an event word, or a sentence with one, and colour words (see the class).
             box: x0, y0, x1, y1 in pixels of the first frame: look only there; clipped to the frame. It goes along with a camera that
-                shakes, and stays where it is under one that travels.
+                shakes, and stays where it is under one that travels, or where movement is looked for.
             should_stop: called once per frame read and often during the analysis; what it raises passes through.
 
         Returns:
@@ -69,7 +69,7 @@ class DefaultTemp:
             ToolError: unknown event, unusable frames or times, or a box outside the frame.
         """
         request = parse_event(event)
-        clip = read_clip(frames, times_s, box, should_stop)
+        clip = read_clip(frames, times_s, box, should_stop, follows=request.kind != "moves")
         if clip.count == 1 and request.kind != "cut":
             return []
         if request.kind == "moves":

@@ -21,6 +21,7 @@ WORK_SIDE = 480  # long side of the working copy: a 20 px object in a 1280 px fr
 BUDGET_BYTES = 200_000_000  # the working copy of a long clip gets smaller instead of larger than this; one that follows a shake is a second
 CAMERA_SIDE = 320
 STILL_SHARE = 0.0005  # of the picture's pixels: where fewer differ from one frame to the next, the camera stood still
+STILL_SHARE_MOVERS = 0.02  # the same where movement is looked for
 LEAST_EXTENT = 0.25  # of a side, over which what moves together must lie: what is smaller may be a thing before plain ground
 SHAKE_REACH = 0.06  # of the frame's longer side: a camera that stays this close to where it began shakes, one that goes further travels
 COARSE = 6  # block size of the low-frequency copy that sees faint but wide changes
@@ -76,8 +77,19 @@ def chain(maps: Sequence[np.ndarray | None]) -> np.ndarray | None:
     return total[:2].astype(np.float32) if any(step is not None for step in maps) else None
 
 
-def read_clip(frames: Iterable[np.ndarray], times_s: Sequence[float], box: tuple | None, should_stop: Callable[[], object] | None) -> Clip:
+def read_clip(
+    frames: Iterable[np.ndarray],
+    times_s: Sequence[float],
+    box: tuple | None,
+    should_stop: Callable[[], object] | None,
+    *,
+    follows: bool = True,
+) -> Clip:
     """One pass over the frames; nothing is kept at full size.
+
+    Args:
+        follows: whether a small shake counts and a box goes along with it. Not where movement itself is looked for: a lone thing before
+            plain ground moves as the camera would.
 
     Raises:
         ToolError: no frames, frames of several sizes or not RGB uint8, more or fewer frames than times, times that run backwards.
@@ -99,8 +111,8 @@ def read_clip(frames: Iterable[np.ndarray], times_s: Sequence[float], box: tuple
         if lab is None:
             layout = _Layout.plan(frame.shape[:2], box, len(times))
             lab = np.empty((len(times), *layout.size_hw, 3), np.uint8)
-            camera = _Camera()
-            followed = _Followed(layout, lab) if box is not None else None
+            camera = _Camera(STILL_SHARE if follows else STILL_SHARE_MOVERS)
+            followed = _Followed(layout, lab) if follows and box is not None else None
         elif frame.shape[:2] != layout.frame_hw:
             raise ToolError(
                 "bad_arguments", f"frame {seen} is {frame.shape[1]}x{frame.shape[0]}, the first {layout.frame_hw[1]}x{layout.frame_hw[0]}"
@@ -235,7 +247,8 @@ def _shrink(image: np.ndarray, width: int, height: int) -> np.ndarray:
 class _Camera:
     """Frame-to-frame similarity of the whole picture by sparse optical flow and RANSAC."""
 
-    def __init__(self) -> None:
+    def __init__(self, still_share: float) -> None:
+        self._still_share = still_share
         self._last_grey: np.ndarray | None = None
         self._last_lab: np.ndarray | None = None
 
@@ -252,11 +265,11 @@ class _Camera:
         if last_grey is None:
             return None, np.zeros(3, np.float32)
         light = np.median((lab - last_lab).reshape(-1, 3), axis=0).astype(np.float32)
-        return _similarity(last_grey, grey, scale), np.where(np.abs(light) <= 12, light, 0)
+        return _similarity(last_grey, grey, scale, self._still_share), np.where(np.abs(light) <= 12, light, 0)
 
 
-def _similarity(a_HW: np.ndarray, b_HW: np.ndarray, scale: float) -> np.ndarray | None:
-    if min(a_HW.shape) < 32 or np.count_nonzero(cv2.absdiff(a_HW, b_HW) > 4) < STILL_SHARE * a_HW.size:
+def _similarity(a_HW: np.ndarray, b_HW: np.ndarray, scale: float, still_share: float) -> np.ndarray | None:
+    if min(a_HW.shape) < 32 or np.count_nonzero(cv2.absdiff(a_HW, b_HW) > 4) < still_share * a_HW.size:
         return None
     corners = cv2.goodFeaturesToTrack(a_HW, 150, 0.01, 8)
     if corners is None or len(corners) < 8:
