@@ -93,6 +93,11 @@ def test_a_call_may_be_made_again_before_an_answer_and_after_another_result(medi
     assert [s.result.status for s in rollout.trajectory.steps] == ["error", "ok", "ok"]
 
 
+def test_who_wants_to_may_go_round_in_circles(medium):
+    circling = one(ScriptedPolicy([ZOOM] * 6 + [ANSWER]), medium, limits=Limits(max_same_calls=None)).trajectory
+    assert (circling.stop, len(circling.steps)) == ("answered", 6)
+
+
 def test_what_fails_for_the_machines_sake_is_no_loop(medium):
     class Fails(ZoomTool):
         def __call__(self, *args):

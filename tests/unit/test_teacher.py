@@ -16,6 +16,7 @@ from pixelis.data.world.items import FAMILIES, make_item, render
 from pixelis.data.world.rng import Rng
 from pixelis.data.world.score import score_answer
 from pixelis.policy.base import PolicyError, Task
+from pixelis.rollout.collect import LIMITS
 from pixelis.rollout.run import Runner
 from pixelis.rollout.teacher.hand import GRID, Habits, Hand, seen_on
 from pixelis.rollout.teacher.policy import PLANS, TeacherPolicy
@@ -29,7 +30,7 @@ CAREFUL = Habits(miss=0.0, slip=0.0, blind=0.0)
 @pytest.fixture(scope="module")
 def runner():
     settings = resolved(ToolSettings())
-    return lambda habits: Runner(TeacherPolicy(habits), make_executor(settings), settings=settings, num_parallel_calls=1)
+    return lambda habits: Runner(TeacherPolicy(habits), make_executor(settings), settings=settings, limits=LIMITS, num_parallel_calls=1)
 
 
 def teach(runner: Runner, item):

@@ -41,6 +41,8 @@ from pixelis.tools.toolbox import build_toolbox, resolved
 
 MAX_SECONDS = 3600.0
 """Of one trace: so long that a busy or halted machine changes no trace."""
+LIMITS = Limits(max_steps=24, max_seconds=MAX_SECONDS, max_same_calls=None)
+"""Of a trace. A teacher that is lost looks at the same places over and over before it gives up, so that its pupil learns to."""
 
 ABOUT_FILE, FACTS_FILE, SCORES_FILE = "traces.json", "facts.jsonl", "scores.jsonl"
 
@@ -159,8 +161,7 @@ def write_shard(folder: Path, number: int, split: str, seed: int, media: list, s
     shutil.rmtree(part, ignore_errors=True)
     teacher = make_teacher()
     executor = Executor(build_toolbox(settings), disabled=settings.disabled, cache=ResultCache())
-    limits = Limits(max_steps=24, max_seconds=MAX_SECONDS)
-    runner = Runner(teacher, executor, settings=settings, limits=limits, num_parallel=1, num_parallel_calls=1)
+    runner = Runner(teacher, executor, settings=settings, limits=LIMITS, num_parallel=1, num_parallel_calls=1)
     count = 0
     try:
         with RunWriter(part, {"pixelis": __version__, "split": split, "seed": seed, "shard": number}) as writer:

@@ -33,10 +33,11 @@ machine's sake is not counted."""
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """When a trajectory is stopped."""
+    """When a trajectory is stopped; `max_same_calls` None lets one go round in circles."""
 
     max_steps: int = 16
     max_seconds: float = 120.0
+    max_same_calls: int | None = MAX_SAME_CALLS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +191,7 @@ class Runner:
                 self._on_step(task, len(progress.steps), progress.steps[-1])
             if progress.num_idle >= MAX_IDLE_TURNS:
                 return "no_action"
-            if _num_like_last(progress.steps) >= MAX_SAME_CALLS:
+            if self.limits.max_same_calls is not None and _num_like_last(progress.steps) >= self.limits.max_same_calls:
                 return "loop"
             session.observe(observation)
 
