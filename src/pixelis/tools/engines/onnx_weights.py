@@ -1,6 +1,6 @@
 """Weights that are too small to matter: subnormal float32 numbers in an ONNX model become zeros before it is opened.
 
-Below 1.2e-38 a float32 has no full mantissa left, and processors take about a hundred times as long to multiply by it. Weight decay leaves
+Below 1.2e-38 a float32 has no full mantissa left, and processors take many times as long to multiply by it. Weight decay leaves
 such numbers in channels that a network no longer uses: 255,958 of the 2.5 million weights of PP-OCRv6's detector, which took two thirds of
 its time. Whatever they are multiplied by, they are lost when it is added to anything of ordinary size: answers are the same to the byte.
 
