@@ -18,7 +18,7 @@ from pixelis.core.errors import NotInstalled
 from pixelis.tools.engines.region import LEAST_INSIDE, standing_out
 from pixelis.tools.engines.seg_common import EncodingCache, cut_to_box, paste_logits, whole_pixels
 from pixelis.tools.engines.seg_default import ClassicalSeg, DefaultSeg
-from pixelis.tools.engines.seg_features import measure, window_around
+from pixelis.tools.engines.seg_features import barrier, measure, window_around
 from pixelis.tools.engines.seg_mobile_sam import FOLDER_ENV, MobileSamSeg
 from pixelis.tools.engines.seg_saliency import Saliency
 
@@ -222,6 +222,23 @@ def test_features_know_the_box_and_the_colour_of_the_ring():
     colour, barrier = (found.planes_FP[i].reshape(28, 28) for i in (7, 8))
     assert colour[14, 14] > 0 > colour[0, 0]
     assert barrier[14, 14] > barrier[0, 0]
+
+
+@pytest.mark.parametrize("box", [(40, 30, 90, 70), (0, 0, 60, 100), (0, 40, 160, 60), (0, 0, 160, 100)])
+def test_paths_from_the_rings_inner_edge_cost_what_paths_from_all_of_it_cost(box):
+    from skimage.graph import MCP_Geometric
+
+    lab_hwC = np.random.default_rng(0).uniform(0, 100, (100, 160, 3)).astype(np.float32)
+    inside_hw = np.zeros((100, 160), bool)
+    inside_hw[box[1] : box[3], box[0] : box[2]] = True
+    edge_hw = np.where(inside_hw, 0.5, 1.5)
+    edge_hw[:, :2] = 0.99  # where a box fills the window, paths start near its edge
+    smooth = cv2.GaussianBlur(lab_hwC, (0, 0), 0.8)
+    steps = np.diff(smooth, axis=1, append=smooth[:, -1:]), np.diff(smooth, axis=0, append=smooth[-1:])
+    cost_hw = 0.02 * 160 / max(inside_hw.shape) + np.sqrt(sum((step**2).sum(-1) for step in steps)) / 10
+    starts = np.argwhere(~inside_hw if not inside_hw.all() else edge_hw >= 0.9 * edge_hw.max())
+    expected = np.log1p(MCP_Geometric(cost_hw).find_costs(starts)[0])
+    assert np.allclose(barrier(lab_hwC, inside_hw, edge_hw)[inside_hw], expected[inside_hw], rtol=1e-6, atol=0)
 
 
 def test_paste_maps_cells_to_pixels_by_their_centres():

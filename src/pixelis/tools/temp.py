@@ -9,6 +9,7 @@ import numpy as np
 
 from pixelis.core.media import Medium
 from pixelis.core.ops import Segment, TempArgs, TempOutput
+from pixelis.tools.ahead import read_ahead
 from pixelis.tools.base import Context, clip_to_frame
 
 MAX_FRAMES = 600
@@ -62,7 +63,7 @@ class TempTool:
         step = -(-num_frames // MAX_FRAMES)
         times_s = [float(t) for t in medium.times_s[args.first_frame : args.last_frame + 1 : step]]
         found = self._engine.locate(
-            medium.frames(args.first_frame, args.last_frame + 1, step),
+            read_ahead(medium.frames(args.first_frame, args.last_frame + 1, step)),
             times_s,
             args.event,
             box=box.as_tuple() if box else None,

@@ -11,6 +11,7 @@ from pixelis.core.errors import ToolError
 from pixelis.core.geometry import Box
 from pixelis.core.media import Medium
 from pixelis.core.ops import TrackPoint, TrkArgs, TrkOutput
+from pixelis.tools.ahead import read_ahead
 from pixelis.tools.base import Context, clip_to_frame
 
 MAX_FRAMES = 3_000
@@ -55,7 +56,8 @@ class TrkTool:
         num_frames = abs(args.last_frame - args.first_frame) + 1
         if num_frames > MAX_FRAMES:
             raise ToolError("bad_arguments", f"TRK over {num_frames} frames, at most {MAX_FRAMES}: give from_s and to_s closer together")
-        tracked = self._engine.track(frames_between(medium, args.first_frame, args.last_frame), box.as_tuple(), should_stop=context.check)
+        frames = read_ahead(frames_between(medium, args.first_frame, args.last_frame))
+        tracked = self._engine.track(frames, box.as_tuple(), should_stop=context.check)
         step = 1 if args.last_frame >= args.first_frame else -1
         points = [_point(medium, args.first_frame + step * i, found) for i, found in enumerate(tracked[:num_frames])]
         points.sort(key=lambda p: p.frame)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from pixelis.tools.engines.channels import added
+
 IntBox = tuple[int, int, int, int]
 
 MARGIN = 0.25  # of the box's side, on each side: the ring that is known to be background
@@ -84,7 +86,7 @@ def measure(image_HWC: np.ndarray, box: IntBox, saliency_Shw: np.ndarray | None)
     else:
         belief_hw = belief_hw * _sigmoid(first)
     second, second_gap = _colour_evidence(likeness_PK, colours, belief_hw + 1e-6 * inside_hw, background_hw)
-    barrier_hw = _barrier(lab_hwC, inside_hw, edge_hw)
+    barrier_hw = barrier(lab_hwC, inside_hw, edge_hw)
 
     local += [across_hw, down_hw, across_hw**2, down_hw**2, radius_hw, edge_hw, first, second, barrier_hw]
     aspect = np.log((box[2] - box[0]) / (box[3] - box[1]))
@@ -147,14 +149,15 @@ def _colour_evidence(
     return evidence_P.reshape(object_hw.shape), float(0.5 * abs(shares[0] - shares[1]).sum())
 
 
-def _barrier(lab_hwC: np.ndarray, inside_hw: np.ndarray, edge_hw: np.ndarray) -> np.ndarray:
-    """Log of the cheapest path from the ring to each cell, where crossing an edge costs its contrast."""
+def barrier(lab_hwC: np.ndarray, inside_hw: np.ndarray, edge_hw: np.ndarray) -> np.ndarray:
+    """Log of the cheapest path from the ring to each cell of the box, where crossing an edge costs its contrast."""
     from skimage.graph import MCP_Geometric
 
     smooth = cv2.GaussianBlur(lab_hwC, (0, 0), 0.8)
     step_x, step_y = np.diff(smooth, axis=1, append=smooth[:, -1:]), np.diff(smooth, axis=0, append=smooth[-1:])
-    contrast_hw = np.sqrt((step_x**2 + step_y**2).sum(-1))
-    starts = np.argwhere(~inside_hw)
+    contrast_hw = np.sqrt(added(step_x**2 + step_y**2))
+    # No cheapest path runs through the ring, so it is enough to start where the ring touches the box: a fifth of the time.
+    starts = np.argwhere(cv2.dilate(inside_hw.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool) & ~inside_hw)
     if not len(starts):
         starts = np.argwhere(edge_hw >= 0.9 * edge_hw.max())
     cost_hw = 0.02 * GRID_PX / max(inside_hw.shape) + contrast_hw / 10

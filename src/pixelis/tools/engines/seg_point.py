@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from pixelis.tools.engines.channels import added
 from pixelis.tools.engines.seg_features import GRID_PX, IntBox
 
 HALF_SIDES_PX = (20, 50, 80, 200, 500, 1250, 3000)  # of the windows around the point
@@ -85,7 +86,7 @@ def _colour_distance(small: np.ndarray, row: int, column: int) -> np.ndarray:
     """Lab distance of every cell to the colour around the point: the median of the 5 x 5 cells there, so that noise matters little."""
     lab = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     near = lab[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3].reshape(-1, 3)
-    distance_hw = np.sqrt(((lab - np.median(near, axis=0)) ** 2).sum(-1))
+    distance_hw = np.sqrt(added((lab - np.median(near, axis=0)) ** 2))
     if min(small.shape[:2]) > 3:
         distance_hw = cv2.medianBlur(distance_hw.astype(np.float32), 3)  # takes single noisy cells out and leaves edges where they are
     return distance_hw

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from pixelis.tools.engines.channels import largest
 from pixelis.tools.engines.dense_flow import DenseFlow
 from pixelis.tools.engines.temp_changes import Change, came_of, find_changes, merge
 from pixelis.tools.engines.temp_signal import Clip, Evidence
@@ -99,7 +100,7 @@ class Leftover:
             last, first = max(0, round(middle - lag / 2)), min(count - 1, round(middle + lag / 2))
             usual = float(np.quantile(left[~near], 0.9)) if (~near).any() else 0.0
             clear = float(np.clip(1 - usual / max(left[row], 1e-3), 0, 1) * left[row] / (left[row] + 2 * FLOOR))
-            gap = cv2.absdiff(clip.lab_THWC[last], clip.lab_THWC[first])[box[1] : box[3], box[0] : box[2]].max(axis=-1)
+            gap = largest(cv2.absdiff(clip.lab_THWC[last], clip.lab_THWC[first])[box[1] : box[3], box[0] : box[2]])
             mask = gap >= 0.5 * np.quantile(gap, 0.95)
             came = came_of(clip.lab_THWC[last], clip.lab_THWC[first], box, mask)
             out.append(Change(last, first, box, mask, clear, came, float(left[row]) * mask.size))
@@ -138,7 +139,7 @@ class Leftover:
             a, b = self._picture(source), self._picture(target)
             flow = self._flow.between(b[..., 0], a[..., 0])
             predicted = cv2.remap(a, self._grid + flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            gap = cv2.blur(cv2.absdiff(predicted, b), (3, 3)).max(axis=-1)
+            gap = largest(cv2.blur(cv2.absdiff(predicted, b), (3, 3)))
             light = self._clip.light_T3[min(source, target) + 1 : max(source, target) + 1].sum(axis=0)
             self._maps[source, target] = cv2.subtract(gap, float(np.abs(light).max()))
         return self._maps[source, target]

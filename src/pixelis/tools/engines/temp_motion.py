@@ -7,6 +7,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from pixelis.tools.engines.channels import largest
 from pixelis.tools.engines.prop_colour import COLOUR_NAMES, name_pixels
 from pixelis.tools.engines.temp_changes import threshold
 from pixelis.tools.engines.temp_events import Segment
@@ -69,7 +70,7 @@ def _bears(
     x, y, w, h = box_xywh
     usual = rest_HWC[y : y + h, x : x + w]
     before, now = (clip.lab_THWC[s, y : y + h, x : x + w] for s in (t - 1, t))
-    far_before, far_now = (cv2.absdiff(look, usual).max(axis=-1) for look in (before, now))
+    far_before, far_now = (largest(cv2.absdiff(look, usual)) for look in (before, now))
     mover = np.where((far_now >= far_before)[..., None], now, before)
     names = name_pixels(cv2.cvtColor(mover, cv2.COLOR_LAB2RGB))
     return float(np.isin(names, [COLOUR_NAMES.index(name) for name in colours])[where].mean())

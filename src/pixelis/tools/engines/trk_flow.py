@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from pixelis.tools.engines.channels import added
 from pixelis.tools.engines.dense_flow import DenseFlow
 
 CANVAS_PX = 200.0
@@ -177,7 +178,7 @@ class Flow:
         prior = cv2.remap(mask_HW, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
         trust = self._trust(back, cv2.remap(forth, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
         colour = cv2.remap(before, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        residual = cv2.blur(np.abs(colour.astype(np.float32) - now).mean(-1), (3, 3))
+        residual = cv2.blur(added(np.abs(colour.astype(np.float32) - now)) / 3, (3, 3))
         trust *= np.exp(-((residual / 30) ** 2))
         there = grid + forth
         trust_old = cv2.remap(trust, there, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
@@ -186,8 +187,8 @@ class Flow:
 
     @staticmethod
     def _trust(back: np.ndarray, forth_at: np.ndarray) -> np.ndarray:
-        miss = np.square(back + forth_at).sum(-1)
-        allowed = 1.0 + 0.01 * (np.square(back).sum(-1) + np.square(forth_at).sum(-1))
+        miss = added(np.square(back + forth_at))
+        allowed = 1.0 + 0.01 * (added(np.square(back)) + added(np.square(forth_at)))
         return np.exp(-miss / (2 * allowed))
 
 
@@ -255,7 +256,7 @@ def _matrix(model: np.ndarray, width: int, height: int) -> np.ndarray:
 
 def _prediction_error(moved: np.ndarray, view: np.ndarray) -> np.ndarray:
     """Squared colour difference, averaged over a small neighbourhood."""
-    return cv2.blur(np.square(cv2.absdiff(moved, view).astype(np.float32)).mean(-1), (5, 5))
+    return cv2.blur(added(np.square(cv2.absdiff(moved, view).astype(np.float32))) / 3, (5, 5))
 
 
 def texture(view: np.ndarray) -> np.ndarray:
@@ -274,6 +275,6 @@ def _fit(design: np.ndarray, flow_N2: np.ndarray, weight_N: np.ndarray) -> np.nd
     for _ in range(4):
         left = design * weight[:, None]
         model = np.linalg.solve(left.T @ design + 1e-3 * np.eye(3), left.T @ flow_N2)
-        error = np.square(flow_N2 - design @ model).sum(-1)
+        error = added(np.square(flow_N2 - design @ model))
         weight = weight_N / (1 + error)
     return model

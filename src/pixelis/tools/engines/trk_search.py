@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from pixelis.tools.engines.channels import added
 from pixelis.tools.engines.trk_flow import Pyramid, Window
 
 PATCH_PX = 24
@@ -73,7 +74,7 @@ class Looks:
 
     @staticmethod
     def _error(colour: np.ndarray, patch: Patch) -> float:
-        error = np.square(colour - patch.colour).mean(-1)
+        error = added(np.square(colour - patch.colour)) / 3
         return float((error * patch.weight).sum() / patch.weight.sum())
 
     def similarity(self, image: np.ndarray, box: tuple[float, float, float, float]) -> float:
