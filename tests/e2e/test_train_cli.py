@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,18 +10,13 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("peft")
 
+from tests.e2e.inprocess import pixelis
+
 from pixelis.data.cota.load import read_traces
 from pixelis.policy.vlm_load import load_checkpoint
 from pixelis.testing.tiny_vlm import make_checkpoint
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-
-
-def pixelis(*args: object, ok: bool = True) -> subprocess.CompletedProcess:
-    code = "from pixelis.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True, timeout=280)
-    assert (done.returncode == 0) is ok, done.stdout + done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +143,8 @@ def test_the_recipes_are_read(path):
         "sft_lost": config_train.SftRecipe, "sft_terse": config_train.SftRecipe,
         "sight": config_train.SightRecipe, "primer": config_train.PrimerRecipe,
         "sft": config_train.SftRecipe, "sft_all": config_train.SftRecipe, "rft": config_train.RftRecipe, "ttrl": config_ttrl.AdaptRecipe,
-        "ttrl_calibrate": config_ttrl.AdaptRecipe, "ttrl_turns": config_ttrl.AdaptRecipe, "reproduce": reproduce.ReproduceRecipe,
+        "ttrl_calibrate": config_ttrl.AdaptRecipe, "ttrl_turns": config_ttrl.AdaptRecipe,
+        "ttrl_shifts": config_ttrl.AdaptRecipe, "reproduce": reproduce.ReproduceRecipe,
         "eval": config.Recipe, "eval_sampled": config.Recipe,
         "clear": config_train.ClearRecipe, "drill": config_train.PrimerRecipe, "ablations_rft": study.StudyRecipe,
         "ablations_ttrl": study.StudyRecipe,

@@ -66,6 +66,7 @@ def make_views(
     split: str = "train",
     is_cluttered: bool = False,
     num_workers: int = 2,
+    per_shard: int = SHARD,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Draw glances and keep their views, in shards; shards that are there already are kept.
@@ -73,19 +74,23 @@ def make_views(
     Args:
         num_views: rounded up to whole shards.
         is_cluttered: the same scenes over clutter; see `Glances`.
+        per_shard: views in one file; the same for all that is ever put into a folder.
         progress: called with (views there, views wanted).
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    count = -(-num_views // SHARD)
+    count = -(-num_views // per_shard)
     missing = [k for k in range(count) if not _shard(folder, k).exists()]
     there = count - len(missing)
     with workers(num_workers) as pool:
-        running = [pool.submit(_write_shard, folder, k, seed, split, is_cluttered, prompting) for k in missing]
+        running = [
+            pool.submit(_write_shard, range(k * per_shard, (k + 1) * per_shard), _shard(folder, k), seed, split, is_cluttered, prompting)
+            for k in missing
+        ]
         for done, future in enumerate(as_completed(running), 1):
             future.result()
             if progress:
-                progress((there + done) * SHARD, count * SHARD)
+                progress((there + done) * per_shard, count * per_shard)
     return folder
 
 
@@ -116,10 +121,10 @@ def _shard(folder: Path, number: int) -> Path:
     return folder / f"views-{number:04d}.npz"
 
 
-def _write_shard(folder: Path, number: int, seed: int, split: str, is_cluttered: bool, prompting: Prompting) -> None:
+def _write_shard(numbers: range, path: Path, seed: int, split: str, is_cluttered: bool, prompting: Prompting) -> None:
     glances = Glances(seed, split=split, is_cluttered=is_cluttered)
     pixels, sizes, rows, counts = [], [], [], []
-    for k in range(number * SHARD, (number + 1) * SHARD):
+    for k in numbers:
         glance = glances.make(k)
         view = view_of(glance.image_HWC, prompting, is_frame=glance.is_frame)
         pixels.append(view.ravel())
@@ -134,9 +139,9 @@ def _write_shard(folder: Path, number: int, seed: int, split: str, is_cluttered:
         things=np.array(rows, np.float32).reshape(-1, 6),
         counts=np.array(counts, np.int64),
     )
-    part = _shard(folder, number).with_suffix(".part")
+    part = path.with_suffix(".part")
     part.write_bytes(data.getvalue())
-    os.replace(part, _shard(folder, number))
+    os.replace(part, path)
 
 
 def pointing_box(thing: Sight, view: View) -> list[int]:
