@@ -64,6 +64,19 @@ def robustness(
     _print(robustness_json(found), lambda: f"{grid_text(found.grid)}\n\nin {folder}; draw it: pixelis report {folder}", as_json)
 
 
+@app.command(epilog="Example:  pixelis eval grids runs/main/rft runs/main/sft")
+def grids(
+    one: Annotated[Path, typer.Argument(help="What pixelis eval robustness left of one policy.")],
+    two: Annotated[Path, typer.Argument(help="And of another, on the same items.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """One policy against another in every cell of two grids, and over all cells item by item."""
+    from pixelis.eval.grid_pair import grid_pair_json, grid_pair_text, pair_grids, read_cells
+
+    pair = pair_grids(read_cells(one), read_cells(two))
+    _print(grid_pair_json(pair), lambda: grid_pair_text(pair), as_json)
+
+
 @app.command(epilog="Example:  pixelis eval necessity --policy nano-sft --items 400 --out runs/necessity")
 def necessity(
     folder: SweepFolder,

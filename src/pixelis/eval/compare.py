@@ -21,6 +21,7 @@ OVERALL: dict[str, Callable[[ItemScore], float]] = {
     "steps": lambda score: score.steps,
 }
 """What is compared over all items; per family it is the accuracy."""
+ROW_HEAD = ("pairs", "this", "other", "difference", "p", "q (BH)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +86,14 @@ def _plain_id(score: ItemScore) -> str:
 
 def paired_row(name: str, value: Callable[[ItemScore], float], pairs: Sequence[Pair], *, seed: int) -> Row:
     """One comparison; its q is left NaN. All is NaN without pairs."""
-    if not pairs:
+    return values_row(name, *([value(pair[side]) for pair in pairs] for side in (0, 1)), seed=seed)
+
+
+def values_row(name: str, one_N: Sequence[float], two_N: Sequence[float], *, seed: int) -> Row:
+    """One comparison of two values an item; its q is left NaN. All is NaN without items."""
+    if not len(one_N):
         return Row(name=name, one=math.nan, two=math.nan, difference=mean_rate([]), p=math.nan, q=math.nan)
-    one_N, two_N = (np.array([value(pair[side]) for pair in pairs], float) for side in (0, 1))
+    one_N, two_N = np.array(one_N, float), np.array(two_N, float)
     return Row(
         name=name,
         one=float(one_N.mean()),
@@ -100,23 +106,26 @@ def paired_row(name: str, value: Callable[[ItemScore], float], pairs: Sequence[P
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
     """Plain JSON values; what is unknown is None."""
-
-    def row(entry: Row) -> dict[str, Any]:
-        numbers = {key: known(getattr(entry, key)) for key in ("one", "two", "p", "q")}
-        return {"name": entry.name, **numbers, "difference": entry.difference.to_json()}
-
     return {
-        "overall": [row(entry) for entry in comparison.overall],
-        "families": [row(entry) for entry in comparison.families],
+        "overall": [row_json(row) for row in comparison.overall],
+        "families": [row_json(row) for row in comparison.families],
         "unpaired": comparison.num_unpaired,
     }
 
 
+def row_json(row: Row) -> dict[str, Any]:
+    numbers = {key: known(getattr(row, key)) for key in ("one", "two", "p", "q")}
+    return {"name": row.name, **numbers, "difference": row.difference.to_json()}
+
+
 def comparison_text(comparison: Comparison) -> str:
     """The comparison for people."""
-    rows = []
-    for row in (*comparison.overall, *comparison.families):
-        means = [number_text(row.one, 3), number_text(row.two, 3), rate_text(row.difference)]
-        rows.append([row.name, str(row.difference.count), *means, number_text(row.p, 4), number_text(row.q, 4)])
+    rows = [row_cells(row) for row in (*comparison.overall, *comparison.families)]
     left = f"\n{comparison.num_unpaired} items stand on one side only and were left out" if comparison.num_unpaired else ""
-    return table_text(["", "pairs", "this", "other", "difference", "p", "q (BH)"], rows) + left
+    return table_text(("", *ROW_HEAD), rows) + left
+
+
+def row_cells(row: Row) -> tuple[str, ...]:
+    """Its name, then what `ROW_HEAD` names."""
+    means = number_text(row.one, 3), number_text(row.two, 3), rate_text(row.difference)
+    return (row.name, str(row.difference.count), *means, number_text(row.p, 4), number_text(row.q, 4))
