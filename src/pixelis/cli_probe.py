@@ -177,24 +177,14 @@ def selective(
     """What abstaining was worth: coverage, Err@Sel, AURC, ECE, acceptance and KL, and under each shift of the stream; leaves both curves in
     each run."""
     from pixelis.eval.selective_run import least_accepted, read_selective, selective_json, selective_text, write_curves
-    from pixelis.eval.stretches import read_stretches, stretches_json, stretches_text
 
     found = [read_selective(run) for run in runs]
     curves = [path for run, one in zip(runs, found, strict=True) for path in write_curves(run, one)]
     is_comparable = len(found) > 1 and all(one.is_finished for one in found) and any(one.num_accepted for one in found)
     least = least_accepted(found) if is_comparable else None
     match = "" if least is None else f"\nto match them: max_accepted = {least} under [adapt]"
-    drawn = f"curves: pixelis report {' '.join(map(str, curves))}"
-    stretches = [read_stretches(run) for run in runs]
-    apart = stretches_text([(one.name, some) for one, some in zip(found, stretches, strict=True)])
-    _print(
-        {
-            "runs": [{**one, "stretches": stretches_json(some)} for one, some in zip(selective_json(found), stretches, strict=True)],
-            "max_accepted": least,
-        },
-        lambda: "\n\n".join(part for part in (selective_text(found), apart, drawn + match) if part),
-        as_json,
-    )
+    drawn = f"\n\ncurves: pixelis report {' '.join(map(str, curves))}"
+    _print({"runs": selective_json(found), "max_accepted": least}, lambda: f"{selective_text(found)}{drawn}{match}", as_json)
 
 
 @app.command(epilog="Example:  pixelis eval revote runs/nano/ttrl")

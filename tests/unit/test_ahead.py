@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 
 import cv2
+import numpy as np
 import pytest
 
+from pixelis.core.ops import Call
+from pixelis.testing.check import video_medium
 from pixelis.tools.ahead import DEPTH, read_ahead
+from pixelis.tools.execute import Executor
+from pixelis.tools.temp import TempTool
+from pixelis.tools.trk import TrkTool
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +72,7 @@ def test_an_error_comes_where_its_item_would() -> None:
 
 
 def test_left_early_it_stops_and_closes_its_source() -> None:
-    closed = threading.Event()
+    closed, before = threading.Event(), set(_readers())
 
     def items():
         try:
@@ -77,13 +84,52 @@ def test_left_early_it_stops_and_closes_its_source() -> None:
     next(ahead)
     ahead.close()
     assert closed.wait(20)
-    assert _until(lambda: not _readers())
+    assert _until(lambda: not set(_readers()) - before)
 
 
 def test_a_process_of_one_thread_makes_nothing_ahead() -> None:
     cv2.setNumThreads(1)
-    made = []
+    made, before = [], set(_readers())
     ahead = read_ahead(made.append(k) or k for k in range(5))
     assert next(ahead) == 0
-    assert not _readers()
+    assert set(_readers()) <= before
     assert made == [0]
+
+
+class _Stuck:
+    """An engine that looks at one frame and then waits until its time is up, or fails."""
+
+    name, version = "stuck", "1"
+
+    def __init__(self, fails: bool) -> None:
+        self._fails = fails
+
+    def _work(self, frames, should_stop):
+        next(iter(frames))
+        while not self._fails:
+            should_stop()
+            time.sleep(0.01)
+        raise RuntimeError("broken")
+
+    def track(self, frames, box, *, should_stop=None):
+        return self._work(frames, should_stop)
+
+    def locate(self, frames, times_s, event, *, box=None, should_stop=None):
+        return self._work(frames, should_stop)
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["deadline", "crash"])
+@pytest.mark.parametrize(("tool", "arguments"), [(TrkTool, {"bbox_2d": [100, 100, 500, 500]}), (TempTool, {"event": "moves"})])
+def test_no_reader_stays_behind_a_call_that_ended_early(tool, arguments, fails) -> None:
+    frames = [np.full((64, 64, 3), k, np.uint8) for k in range(40)]
+    before = set(_readers())
+    gc.collect()
+    gc.disable()  # what is only collected some time is not closed
+    try:
+        with video_medium(frames, "grey") as medium:
+            executor = Executor({tool.op: tool(_Stuck(fails))}, deadline_s=0.3)
+            result = executor.run(Call(op=tool.op, arguments=arguments), medium, []).result
+            assert result.error.kind == ("crashed" if fails else "deadline")
+            assert _until(lambda: not set(_readers()) - before)
+    finally:
+        gc.enable()

@@ -219,9 +219,9 @@ def test_features_know_the_box_and_the_colour_of_the_ring():
     found = measure(image, (16, 16, 44, 44), None)
     assert found.window == window_around((16, 16, 44, 44), image.shape) == (9, 9, 51, 51)  # a quarter of 28 is 7
     assert found.inside_hw.sum() == 28 * 28 and found.planes_FP.shape[1] == 28 * 28
-    colour, barrier = (found.planes_FP[i].reshape(28, 28) for i in (7, 8))
+    colour, path = (found.planes_FP[i].reshape(28, 28) for i in (7, 8))
     assert colour[14, 14] > 0 > colour[0, 0]
-    assert barrier[14, 14] > barrier[0, 0]
+    assert path[14, 14] > path[0, 0]
 
 
 @pytest.mark.parametrize("box", [(40, 30, 90, 70), (0, 0, 60, 100), (0, 40, 160, 60), (0, 0, 160, 100)])

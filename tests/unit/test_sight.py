@@ -177,6 +177,8 @@ def test_views_come_back_and_damage_is_named(tmp_path):
     for k, view in enumerate(views):  # in order and whole, over both files
         seen, made = ([(*thing.box, thing.colour, thing.kind) for thing in one.things] for one in (view, glances.make(k)))
         assert np.array_equal(np.array(seen, np.float32), np.array(made, np.float32))
+        glance = glances.make(k)
+        assert np.array_equal(view.pixels_HWC, view_of(glance.image_HWC, FREE, is_frame=glance.is_frame))
     path = next(tmp_path.glob("views-*.npz"))
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(DataError, match=path.name):

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from pixelis.cli_probe import app
 from pixelis.core.errors import DataError
-from pixelis.eval.stretches import read_stretches, stretches_json, stretches_text
+from pixelis.eval.selective_run import read_selective
+from pixelis.eval.stretches import stretches_json, stretches_text
 from pixelis.ttrl.decide import DecisionSettings, decide, dump
 from pixelis.ttrl.facts import QueryFacts, RolloutFacts, dump_facts
 
@@ -40,7 +41,7 @@ def write_run(folder, segments=("2 clean", "2 lighting:3", "3 clean")):
 
 
 def test_each_stretch_by_hand(tmp_path):
-    first, dark, last = read_stretches(write_run(tmp_path / "run"))
+    first, dark, last = read_selective(write_run(tmp_path / "run")).stretches
     assert [one.name for one in (first, dark, last)] == ["2 clean", "2 lighting:3", "3 clean"]
     assert (first.right.value, dark.right.value, last.right.value) == (0.5, 1.0, 0.0)
     # Right rollouts: all of four and half of four; three quarters and all; of the last the one that did not say A.
@@ -53,24 +54,29 @@ def test_each_stretch_by_hand(tmp_path):
 
 
 def test_a_run_that_has_not_come_so_far_shows_what_it_served(tmp_path):
-    assert [one.name for one in read_stretches(write_run(tmp_path / "run", ("5 clean", "9 noise:2")))] == ["5 clean"]
+    assert [one.name for one in read_selective(write_run(tmp_path / "run", ("5 clean", "9 noise:2"))).stretches] == ["5 clean"]
 
 
 def test_text_only_where_there_is_something_to_tell_apart(tmp_path):
-    one, three = read_stretches(write_run(tmp_path / "one", ("5 clean",))), read_stretches(write_run(tmp_path / "three"))
+    one, three = (read_selective(write_run(tmp_path / n, *s)).stretches for n, s in (("one", [("5 clean",)]), ("three", [])))
     assert stretches_text([("one", one)]) == ""
     text = stretches_text([("one", one), ("three", three)])
     assert "2 lighting:3" in text and "5 clean" not in text
     assert stretches_json(three)[0]["lift"] is None
 
 
-def test_a_damaged_run_is_named_and_one_that_does_not_say_has_none(tmp_path):
+@pytest.mark.parametrize("text", ["{", "[]", '{"stream": {}}'])
+def test_a_damaged_run_is_named(tmp_path, text):
     folder = write_run(tmp_path / "run")
-    (folder / "adapt.json").write_text("{")
-    with pytest.raises(DataError, match=r"adapt\.json"):
-        read_stretches(folder)
+    (folder / "adapt.json").write_text(text)
+    with pytest.raises(DataError, match=r"adapt\.json: is damaged"):
+        read_selective(folder)
+
+
+def test_a_run_that_does_not_say_what_it_served_has_none(tmp_path):
+    folder = write_run(tmp_path / "run")
     (folder / "adapt.json").unlink()
-    assert read_stretches(folder) == []
+    assert read_selective(folder).stretches == ()
 
 
 def test_the_command_prints_them(tmp_path):

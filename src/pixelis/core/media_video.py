@@ -50,7 +50,7 @@ class VideoReader:
 
     def __init__(self, open_file: Callable[[], BinaryIO], name: str, max_pixels: int, container: InputContainer) -> None:
         self._open_file, self._name, self._max_pixels = open_file, name, max_pixels
-        self._idle = [container]
+        self._idle, self._is_closed = [container], False
         self._turn: tuple[bool, bool, bool] | None = None  # transpose, then mirror x, then mirror y
         self.width = self.height = 0
         stream = self._stream(container)
@@ -109,7 +109,7 @@ class VideoReader:
                 if index >= start:
                     yield index, frame
         finally:
-            if len(self._idle) < 1:
+            if not self._idle and not self._is_closed:
                 self._idle.append(container)
             else:
                 container.close()
@@ -141,6 +141,7 @@ class VideoReader:
         return np.ascontiguousarray(array)
 
     def close(self) -> None:
+        self._is_closed = True  # a walk that is under way closes its own
         while self._idle:
             self._idle.pop().close()
 

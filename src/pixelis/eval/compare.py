@@ -61,7 +61,7 @@ def compare(one: Iterable[ItemScore], two: Iterable[ItemScore], *, seed: int = 0
     return Comparison(
         overall=tuple(paired_row(name, value, pairs, seed=seed) for name, value in OVERALL.items()),
         families=tuple(Row(**{**row.__dict__, "q": float(q)}) for row, q in zip(rows, adjusted, strict=True)),
-        num_unpaired=len(set(map(_plain_id, ones)) ^ set(map(_plain_id, twos))),
+        num_unpaired=len(set(map(plain_id, ones)) ^ set(map(plain_id, twos))),
     )
 
 
@@ -71,7 +71,7 @@ def paired(one: Iterable[ItemScore], two: Iterable[ItemScore]) -> list[Pair]:
     Raises:
         DataError: they share no item.
     """
-    ones, twos = ({_plain_id(score): score for score in side} for side in (one, two))
+    ones, twos = ({plain_id(score): score for score in side} for side in (one, two))
     shared = sorted(ones.keys() & twos.keys())
     if not shared:
         raise DataError(
@@ -80,7 +80,8 @@ def paired(one: Iterable[ItemScore], two: Iterable[ItemScore]) -> list[Pair]:
     return [(ones[key], twos[key]) for key in shared]
 
 
-def _plain_id(score: ItemScore) -> str:
+def plain_id(score: ItemScore) -> str:
+    """Of the item without its shift."""
     return score.id.partition("@")[0]
 
 

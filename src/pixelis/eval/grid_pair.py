@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pixelis.core.errors import DataError
-from pixelis.eval.compare import OVERALL, ROW_HEAD, Row, paired, paired_row, row_cells, row_json, values_row
+from pixelis.eval.compare import OVERALL, ROW_HEAD, Row, paired, paired_row, plain_id, row_cells, row_json, values_row
 from pixelis.eval.report import table_text
 from pixelis.eval.robustness import CLEAN, grid_shifts
 from pixelis.eval.scores import SCORES_FILE, ItemScore, read_scores
@@ -28,6 +28,10 @@ class GridPair:
 
     cells: tuple[Row, ...]
     overall: tuple[Row, ...]
+    num_items: int
+    """Different items in the shared cells; `overall` has those that are in all of them."""
+    left_out: tuple[str, ...]
+    """Cells that one grid alone has."""
 
 
 def read_cells(folder: str | os.PathLike) -> dict[str, list[ItemScore]]:
@@ -56,11 +60,16 @@ def pair_grids(one: Mapping[str, Sequence[ItemScore]], two: Mapping[str, Sequenc
     rows = [paired_row(name, OVERALL["accuracy"], pairs[name], seed=seed) for name in names]
     adjusted = benjamini_hochberg([row.p for row in rows])
     cells = tuple(replace(row, q=float(q)) for row, q in zip(rows, adjusted, strict=True))
-    return GridPair(cells=cells, overall=_overall(list(pairs.values()), seed))
+    return GridPair(
+        cells=cells,
+        overall=_overall(list(pairs.values()), seed),
+        num_items=len({plain_id(score) for name in names for score in (*one[name], *two[name])}),
+        left_out=tuple(sorted(set(one) ^ set(two))),
+    )
 
 
 def _overall(pairs: Sequence[Sequence[tuple[ItemScore, ItemScore]]], seed: int) -> tuple[Row, ...]:
-    by_item = [{a.index: (a, b) for a, b in cell} for cell in pairs]
+    by_item = [{plain_id(a): (a, b) for a, b in cell} for cell in pairs]
     items = sorted(set.intersection(*(set(cell) for cell in by_item)))
     if not items:
         raise DataError(f"no item is in all of the {len(pairs)} cells that both grids have: finish both first")
@@ -73,11 +82,21 @@ def _overall(pairs: Sequence[Sequence[tuple[ItemScore, ItemScore]]], seed: int) 
 
 def grid_pair_json(pair: GridPair) -> dict[str, Any]:
     """Plain JSON values; what is unknown is None."""
-    return {"cells": [row_json(row) for row in pair.cells], "overall": [row_json(row) for row in pair.overall]}
+    return {
+        "cells": [row_json(row) for row in pair.cells],
+        "overall": [row_json(row) for row in pair.overall],
+        "items": pair.num_items,
+        "left_out": list(pair.left_out),
+    }
 
 
 def grid_pair_text(pair: GridPair) -> str:
     """Two tables for people: the cells, and all cells item by item."""
     over = f"over {len(pair.cells)} cells"
     overall = table_text((over, *ROW_HEAD[:-1]), [row_cells(row)[:-1] for row in pair.overall])
-    return f"{table_text(('accuracy', *ROW_HEAD), [row_cells(row) for row in pair.cells])}\n\n{overall}"
+    text = f"{table_text(('accuracy', *ROW_HEAD), [row_cells(row) for row in pair.cells])}\n\n{overall}"
+    if pair.left_out:
+        text += f"\nonly one of them has {', '.join(pair.left_out)}"
+    if pair.num_items > (paired := pair.overall[0].difference.count):
+        text += f"\n{pair.num_items - paired} of {pair.num_items} items are not in all of these cells on both sides"
+    return text

@@ -21,6 +21,7 @@ from pixelis.core.store import write_whole
 from pixelis.eval.metrics.selective import Reliability, RiskCoverage, Selection, reliability, risk_coverage, selective_error
 from pixelis.eval.report import number_text, rate_text, table_text
 from pixelis.eval.stats import Rate, known, share
+from pixelis.eval.stretches import Stretch, stretches_json, stretches_of, stretches_text
 
 CURVE_FILE, BINS_FILE = "risk_coverage.jsonl", "reliability.jsonl"
 HEAD = ("run", "queries", "coverage", "Err@Sel", "error of all", "AURC", "ECE", "accepted", "taken back", "KL P50 / P95", "updates")
@@ -37,6 +38,7 @@ class Selective:
         rollouts: reliability of calibrated confidences, one a rollout that gave one.
         accepted: share of queries whose update was accepted; its numerator is `num_accepted`.
         kl_median, kl_p95: of the updates, nats a token to the anchor; NaN without any.
+        stretches: of its stream; none where the run does not say what it served.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Selective:
     kl_median: float
     kl_p95: float
     num_updates: int
+    stretches: tuple[Stretch, ...]
 
 
 def read_selective(folder: str | os.PathLike) -> Selective:
@@ -83,6 +86,7 @@ def read_selective(folder: str | os.PathLike) -> Selective:
         kl_median=float(np.median(kls)) if kls else math.nan,
         kl_p95=float(np.percentile(kls, 95)) if kls else math.nan,
         num_updates=len(kls),
+        stretches=stretches_of(_segments(folder), records, [row["lift"] for row in rows]),
     )
 
 
@@ -131,7 +135,9 @@ def bin_rows(found: Reliability) -> list[dict[str, Any]]:
 
 
 def selective_text(runs: Sequence[Selective]) -> str:
-    return table_text(HEAD, [_cells(run) for run in runs])
+    """A row a run; and where a run's stream has several stretches, a row for each of them."""
+    apart = stretches_text([(run.name, run.stretches) for run in runs])
+    return "\n\n".join(part for part in (table_text(HEAD, [_cells(run) for run in runs]), apart) if part)
 
 
 def selective_json(runs: Sequence[Selective]) -> list[dict[str, Any]]:
@@ -148,6 +154,7 @@ def selective_json(runs: Sequence[Selective]) -> list[dict[str, Any]]:
             "accepted": {**run.accepted.to_json(), "updates": run.num_accepted, "rolled_back": run.num_rolled_back},
             "kl": {"p50": known(run.kl_median), "p95": known(run.kl_p95), "updates": run.num_updates},
             "curve": curve_rows(run.curve),
+            "stretches": stretches_json(run.stretches),
         }
         for run in runs
     ]
@@ -203,7 +210,19 @@ def _journal(folder: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            rows.append({key: row[key] for key in ("kl", "accepted", "num_rolled_back")})
+            rows.append({**{key: row[key] for key in ("kl", "accepted", "num_rolled_back")}, "lift": row.get("lift")})
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}:{number}: is damaged ({error})") from None
     return rows
+
+
+def _segments(folder: Path) -> list[str]:
+    from pixelis.ttrl.state import ABOUT_FILE
+
+    path = folder / ABOUT_FILE
+    if not path.is_file():
+        return []
+    try:
+        return json.loads(path.read_bytes())["stream"]["segments"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: is damaged ({type(error).__name__}: {error})") from None

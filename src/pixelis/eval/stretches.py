@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pixelis.core.errors import DataError
 from pixelis.eval.metrics.selective import Selection, selective_error
 from pixelis.eval.report import number_text, rate_text, table_text
-from pixelis.eval.stats import Rate, known, mean_rate
+from pixelis.eval.stats import Rate, known, known_rate
 
 HEAD = ("run", "stretch", "queries", "right", "a rollout right", "coverage", "Err@Sel", "lift behind it")
 
@@ -27,7 +23,7 @@ class Stretch:
     Attributes:
         name: as the recipe has it, such as `80 lighting:3`.
         right: of the answers that the vote gave.
-        rollout: of the single rollouts, their mean a query.
+        rollout: of the single rollouts, their mean over a query.
         lift: after its last query; NaN where none is learnt.
     """
 
@@ -38,43 +34,34 @@ class Stretch:
     lift: float
 
 
-def read_stretches(folder: str | os.PathLike) -> list[Stretch]:
-    """The stretches of a run's stream that were served, in order; none where the run does not say what it served.
+def stretches_of(segments: Sequence[str], records: Sequence[Any], lifts: Sequence[float | None]) -> tuple[Stretch, ...]:
+    """The stretches that were served so far, in order.
 
-    Raises:
-        DataError: no such run, or a damaged line.
+    Args:
+        segments: as the recipe has them, such as `["60 clean", "80 lighting:3"]`.
+        records: what `pixelis.ttrl.fit.read_records` gives of the run.
+        lifts: behind each query, from the journal; None where none was learnt, and the one before stands.
     """
-    from pixelis.ttrl.fit import read_records
-    from pixelis.ttrl.state import ABOUT_FILE, METRICS_FILE
     from pixelis.ttrl.stream import parse_segments
 
-    records = list(read_records(folder))
-    try:
-        texts = json.loads((Path(folder) / ABOUT_FILE).read_text())["stream"]["segments"]
-        lifts = [json.loads(line).get("lift") for line in (Path(folder) / METRICS_FILE).read_text().splitlines()]
-    except (OSError, KeyError, TypeError):
-        return []
-    except ValueError as error:
-        raise DataError(f"{folder}: {ABOUT_FILE} or {METRICS_FILE} is damaged ({error})") from None
     found, start = [], 0
-    for text, segment in zip(texts, parse_segments(texts), strict=True):
+    for text, segment in zip(segments, parse_segments(segments), strict=True):
         stop = min(start + segment.count, len(records))
         if start < stop:
             found.append(_stretch(text, records[start:stop], lifts[:stop]))
         start = stop
-    return found
+    return tuple(found)
 
 
 def _stretch(name: str, records: Sequence[Any], lifts: Sequence[float | None]) -> Stretch:
-    """Of its records, and the lifts from the stream's first query to its last: where none was learnt for a while, the one before stands."""
-    right_N = [math.nan if record.right is None else float(record.right) for record in records]
-    rollout_N = [math.nan if record.each is None else float(np.mean(record.each)) for record in records]
+    """Of its records, and the lifts from the stream's first query to its last."""
+    wrong_N = [math.nan if record.right is None else float(not record.right) for record in records]
     learnt = [lift for lift in lifts if lift is not None]
     return Stretch(
         name=name,
-        right=mean_rate([one for one in right_N if not math.isnan(one)]),
-        rollout=mean_rate([one for one in rollout_N if not math.isnan(one)]),
-        selection=selective_error([1 - right for right in right_N], [record.decision.is_abstaining for record in records]),
+        right=known_rate([1 - wrong for wrong in wrong_N]),
+        rollout=known_rate([None if record.each is None else float(np.mean(record.each)) for record in records]),
+        selection=selective_error(wrong_N, [record.decision.is_abstaining for record in records]),
         lift=learnt[-1] if learnt else math.nan,
     )
 

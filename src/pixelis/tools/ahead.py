@@ -1,4 +1,8 @@
-"""Frames decoded in a thread of their own while an engine works on the ones before."""
+"""Frames decoded in a thread of their own while an engine works on the ones before.
+
+Close what `read_ahead` gives (`with contextlib.closing(read_ahead(...)) as frames`): an engine that raises keeps its frames alive in the
+traceback, and with them the thread, until the garbage is collected.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +17,23 @@ DEPTH = 3
 """Frames that wait; each is a whole picture."""
 POLL_S = 0.05
 """How long a full queue is waited for before the reader looks whether anyone still wants its frames."""
+LEAVE_S = 2.0
+"""How long a reader may take to end; one that is stuck in native code is left to itself."""
 
 
 def read_ahead(frames: Iterator[Any]) -> Generator[Any, None, None]:
     """The same items in the same order, made up to `DEPTH` ahead; what making them raises is raised in its place.
 
-    Left early, it stops the reader, which then closes `frames`. Where this process is to work on one core (OpenCV has one thread there),
-    nothing is made ahead.
+    Closed early, it stops the reader, which then closes `frames`, and waits for that, at most `LEAVE_S`. Where this process is to work on
+    one core (OpenCV has one thread there), nothing is made ahead.
     """
     if cv2.getNumThreads() < 2:
         yield from frames
         return
     waiting: queue.Queue[tuple[bool, Any]] = queue.Queue(DEPTH)
     is_left = threading.Event()
-    threading.Thread(target=_read, args=(frames, waiting, is_left), daemon=True, name="pixelis-read-ahead").start()
+    reader = threading.Thread(target=_read, args=(frames, waiting, is_left), daemon=True, name="pixelis-read-ahead")
+    reader.start()
     try:
         while True:
             is_item, value = waiting.get()
@@ -37,6 +44,7 @@ def read_ahead(frames: Iterator[Any]) -> Generator[Any, None, None]:
             yield value
     finally:
         is_left.set()
+        reader.join(LEAVE_S)
 
 
 def _read(frames: Iterator[Any], waiting: queue.Queue[tuple[bool, Any]], is_left: threading.Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from typing import Protocol
 
 import numpy as np
@@ -62,13 +63,8 @@ class TempTool:
         num_frames = args.last_frame - args.first_frame + 1
         step = -(-num_frames // MAX_FRAMES)
         times_s = [float(t) for t in medium.times_s[args.first_frame : args.last_frame + 1 : step]]
-        found = self._engine.locate(
-            read_ahead(medium.frames(args.first_frame, args.last_frame + 1, step)),
-            times_s,
-            args.event,
-            box=box.as_tuple() if box else None,
-            should_stop=context.check,
-        )
+        with closing(read_ahead(medium.frames(args.first_frame, args.last_frame + 1, step))) as frames:
+            found = self._engine.locate(frames, times_s, args.event, box=box.as_tuple() if box else None, should_stop=context.check)
         segments = tuple(
             Segment(start_s=round(float(s.start_s), 3), end_s=round(float(s.end_s), 3), score=round(float(s.score), 4)) for s in found
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from typing import Protocol
 
 import numpy as np
@@ -56,8 +57,8 @@ class TrkTool:
         num_frames = abs(args.last_frame - args.first_frame) + 1
         if num_frames > MAX_FRAMES:
             raise ToolError("bad_arguments", f"TRK over {num_frames} frames, at most {MAX_FRAMES}: give from_s and to_s closer together")
-        frames = read_ahead(frames_between(medium, args.first_frame, args.last_frame))
-        tracked = self._engine.track(frames, box.as_tuple(), should_stop=context.check)
+        with closing(read_ahead(frames_between(medium, args.first_frame, args.last_frame))) as frames:
+            tracked = self._engine.track(frames, box.as_tuple(), should_stop=context.check)
         step = 1 if args.last_frame >= args.first_frame else -1
         points = [_point(medium, args.first_frame + step * i, found) for i, found in enumerate(tracked[:num_frames])]
         points.sort(key=lambda p: p.frame)

@@ -1,4 +1,5 @@
-"""Sums and maxima over a picture's channels: a tenth of the time of numpy's along so short an axis, and the same bytes."""
+"""Sums and maxima over a picture's two or three channels: a tenth of the time of numpy's along so short an axis, and the same bytes,
+but for the sign of a zero."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import numpy as np
 
 
 def added(values: np.ndarray) -> np.ndarray:
-    """`values.sum(-1)` of an array [..., channels] of floats."""
+    """`values.sum(-1)` of an array [..., channels] of float32 or float64."""
     return reduce(np.add, np.moveaxis(values, -1, 0))
 
 
