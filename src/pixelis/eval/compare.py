@@ -115,6 +115,7 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def row_json(row: Row) -> dict[str, Any]:
+    """Plain JSON values; what is unknown is None."""
     numbers = {key: known(getattr(row, key)) for key in ("one", "two", "p", "q")}
     return {"name": row.name, **numbers, "difference": row.difference.to_json()}
 

@@ -17,7 +17,8 @@ import numpy as np
 from pixelis.core.errors import DataError
 from pixelis.eval.compare import OVERALL, ROW_HEAD, Row, paired, paired_row, plain_id, row_cells, row_json, values_row
 from pixelis.eval.report import table_text
-from pixelis.eval.robustness import CLEAN, grid_shifts
+from pixelis.eval.robustness import grid_shifts
+from pixelis.eval.robustness_run import cell_folder
 from pixelis.eval.scores import SCORES_FILE, ItemScore, read_scores
 from pixelis.eval.stats import benjamini_hochberg
 
@@ -40,7 +41,7 @@ def read_cells(folder: str | os.PathLike) -> dict[str, list[ItemScore]]:
     Raises:
         DataError: it holds none, or a damaged line.
     """
-    names = [CLEAN, *(f"{shift.kind}-{shift.severity}" for shift in grid_shifts())]
+    names = [cell_folder(shift) for shift in (None, *grid_shifts())]
     found = {name: list(read_scores(Path(folder) / name)) for name in names if (Path(folder) / name / SCORES_FILE).is_file()}
     if not found:
         raise DataError(f"{folder}: no scored cell lies there; make some with pixelis eval robustness --out {folder}")
@@ -97,6 +98,6 @@ def grid_pair_text(pair: GridPair) -> str:
     text = f"{table_text(('accuracy', *ROW_HEAD), [row_cells(row) for row in pair.cells])}\n\n{overall}"
     if pair.left_out:
         text += f"\nonly one of them has {', '.join(pair.left_out)}"
-    if pair.num_items > (paired := pair.overall[0].difference.count):
-        text += f"\n{pair.num_items - paired} of {pair.num_items} items are not in all of these cells on both sides"
+    if pair.num_items > (num_in_all := pair.overall[0].difference.count):
+        text += f"\n{pair.num_items - num_in_all} of {pair.num_items} items are not in all of these cells on both sides"
     return text

@@ -52,9 +52,9 @@ def run_robustness(
     Raises:
         DataError: the folder holds another sweep, or no item is wanted.
     """
-    conditions = [Condition(name=_folder(shift), executor=executor, settings=sweep.settings, shift=shift) for shift in (None, *shifts)]
+    conditions = [Condition(name=cell_folder(shift), executor=executor, settings=sweep.settings, shift=shift) for shift in (None, *shifts)]
     by_folder = run_sweep(sweep, conditions, progress=progress)
-    scores = {_name(shift): by_folder[_folder(shift)] for shift in (None, *shifts)}
+    scores = {_name(shift): by_folder[cell_folder(shift)] for shift in (None, *shifts)}
     plans = _all_plans(sweep, executor, shifts, scores[CLEAN][:num_plans], progress) if num_plans else {}
     found = Robustness(about=read_facts(sweep.folder), grid=make_grid(scores, plans, seed=sweep.items.seed))
     write_result(sweep.folder, GRID_FILE, robustness_json(found))
@@ -79,7 +79,8 @@ def read_robustness(folder: Path) -> Robustness:
     return read_result(folder, GRID_FILE, ROBUSTNESS, make)
 
 
-def _folder(shift: Shift | None) -> str:
+def cell_folder(shift: Shift | None) -> str:
+    """Where in a grid's folder the run of a cell lies; None is the clean one."""
     return CLEAN if shift is None else f"{shift.kind}-{shift.severity}"
 
 
@@ -99,7 +100,7 @@ def _all_plans(
     found, total = {}, len(shifts) * len(clean)
     for number, shift in enumerate(shifts):
         step = (lambda k, done=number * len(clean): progress(done + k, total)) if progress else (lambda k: None)
-        path = sweep.folder / _folder(shift) / PLANS_FILE
+        path = sweep.folder / cell_folder(shift) / PLANS_FILE
         found[str(shift)] = _plans(path, clean, by_id, replace(sweep.items, shift=shift), executor, step)
     return found
 

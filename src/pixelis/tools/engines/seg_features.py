@@ -150,7 +150,15 @@ def _colour_evidence(
 
 
 def barrier(lab_hwC: np.ndarray, inside_hw: np.ndarray, edge_hw: np.ndarray) -> np.ndarray:
-    """Log of the cheapest path from the ring to each cell of the box, where crossing an edge costs its contrast."""
+    """Log of the cheapest path from the ring to each cell of the box, where crossing an edge costs its contrast.
+
+    Args:
+        lab_hwC: float32 Lab colours of the working grid.
+        inside_hw: bool, the cells of the box.
+        edge_hw: how near each cell lies to the box's edge, 1 on it; paths start at the largest where the box fills the window.
+    Returns:
+        float64 [h, w]; outside the box it means nothing.
+    """
     from skimage.graph import MCP_Geometric
 
     smooth = cv2.GaussianBlur(lab_hwC, (0, 0), 0.8)
