@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -81,15 +82,24 @@ def main() -> None:
 
 
 def measure(recipe: RftRecipe, checkpoint: str, num_prompts: int, temperature: float, shift: Shift | None) -> None:
-    with rolled_out(recipe, checkpoint, num_prompts, temperature=temperature, shift=shift) as (learner, seen, decode):
-        report(learner, seen, recipe.rft, temperature, decode)
+    with rolled_out(recipe, checkpoint, num_prompts, temperature=temperature, shift=shift) as rolled:
+        report(rolled.learner, rolled.seen, recipe.rft, temperature, rolled.policy.format.decode)
+
+
+class Rolled(NamedTuple):
+    """A checkpoint that may learn and samples no more, and its rollouts."""
+
+    policy: VlmPolicy
+    bank: FeatureBank
+    learner: PolicyLearner
+    seen: list[Seen]
 
 
 @contextmanager
 def rolled_out(
     recipe: RftRecipe, checkpoint: str, num_prompts: int, *, temperature: float = 1.0, shift: Shift | None = None
-) -> Iterator[tuple[PolicyLearner, list[Seen], Callable[[list[int]], str]]]:
-    """A checkpoint that may learn and samples no more, its rollouts of so many prompts, and what turns ids into text."""
+) -> Iterator[Rolled]:
+    """A checkpoint with its rollouts of so many prompts."""
     tools, rft = resolved(recipe.tools), recipe.rft
     policy = VlmPolicy(load_learner(checkpoint), temperature=temperature, max_new_tokens=recipe.max_new_tokens, num_slots=24)
     try:
@@ -100,7 +110,7 @@ def rolled_out(
         seen = gather(policy, bank, runner, rft, num_prompts, shift)
         print(f"# {len(seen)} rollouts in {time.monotonic() - begun:.0f} s", flush=True)
         with policy.paused():
-            yield learner, seen, policy.format.decode
+            yield Rolled(policy, bank, learner, seen)
     finally:
         policy.close()
 

@@ -54,14 +54,15 @@ def main() -> None:
     args = parser.parse_args()
     recipe = load_recipe_as(RftRecipe, args.recipe)
     rft = recipe.rft
-    with rolled_out(recipe, str(located(recipe.checkpoint)), args.prompts) as (learner, seen, decode):
+    with rolled_out(recipe, str(located(recipe.checkpoint)), args.prompts) as rolled:
+        learner, decode = rolled.learner, rolled.policy.format.decode
         for parameter in learner.base.model.language_model.parameters():
             parameter.requires_grad_(LEARNS[args.learns](parameter))
         num = sum(p.numel() for p in learner.base.parameters() if p.requires_grad)
-        print(f"{len(seen)} rollouts of {args.prompts} prompts; beta {rft.beta:g}; {num:,} numbers learn")
+        print(f"{len(rolled.seen)} rollouts of {args.prompts} prompts; beta {rft.beta:g}; {num:,} numbers learn")
         print(f"{'':21}{'what was learnt from':>42}{'other prompts':>42}")
         print(f"{'credit':13}{'rate':8}" + 2 * f"{'words':>12}{'coordinates':>12}{'KL':>12}{'fall':>6}", flush=True)
-        measure(learner, seen, rft, list(itertools.product(args.credits, args.rates)), args.halvings, decode, args.sharper)
+        measure(learner, rolled.seen, rft, list(itertools.product(args.credits, args.rates)), args.halvings, decode, args.sharper)
 
 
 def measure(

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pixelis import cli_adapt, cli_eval, cli_probe, cli_train
+from pixelis import cli_adapt, cli_data, cli_eval, cli_probe, cli_train
 from pixelis.core.errors import ConfigError, PixelisError
 
 app = typer.Typer(
@@ -177,11 +177,7 @@ def replay(
     raise typer.Exit(0 if report.is_equal else 1)
 
 
-data = typer.Typer(help="PixelWorld: make splits of procedural images and videos with exact truth, and look at them.", no_args_is_help=True)
-app.add_typer(data, name="data")
-data.command("cota", epilog="Example:  pixelis data cota recipes/nano/cota.toml --share 0.01 --out out/traces")(cli_train.cota)
-data.command("check", epilog="Example:  pixelis data check out/traces")(cli_train.check)
-data.command("dedup", epilog="Example:  pixelis data dedup out/test/media --world --blocklist copies.txt")(cli_train.dedup)
+app.add_typer(cli_data.data, name="data")
 app.add_typer(cli_train.train, name="train")
 app.add_typer(cli_probe.app, name="eval")  # the app of cli_eval, with the commands of both
 app.command("score")(cli_eval.score)
@@ -232,57 +228,6 @@ def study(
     if markdown is not None:
         markdown.write_text(text, encoding="utf-8")
     out.print_json(json.dumps(study_json(rows))) if as_json else out.print(escape(text))
-
-
-@data.command("make", epilog="Example:  pixelis data make test out/test --items 100 --shift lighting:3")
-def data_make(
-    split: Annotated[str, typer.Argument(help="train, dev, dev-cal or test.")],
-    folder: Annotated[Path, typer.Argument(help="A new folder, or one in which this split was begun: it goes on there.")],
-    items: Annotated[int, typer.Option(min=1, help="How many items.")] = 100,
-    seed: Annotated[int, typer.Option(help="Any seed gives a fresh set of the same distribution.")] = 0,
-    shift: Annotated[str | None, typer.Option(help="lighting, motion, noise, occlusion or compression, and a severity: noise:3.")] = None,
-    family: Annotated[list[str] | None, typer.Option(help="Only this question family; may be given several times.")] = None,
-) -> None:
-    """Write a split: items.jsonl and media/. A killed run resumes to the same bytes."""
-    from rich.progress import Progress
-
-    from pixelis.data.world.shifts import parse_shift
-    from pixelis.data.world.splits import make_split, read_items
-
-    with Progress(console=err) as progress:
-        bar = progress.add_task(f"{split} split", total=items)
-        make_split(
-            folder,
-            split,
-            items,
-            seed=seed,
-            shift=parse_shift(shift) if shift else None,
-            families=tuple(family or ()),
-            progress=lambda done, total: progress.update(bar, completed=done, total=total),
-        )
-    made = list(read_items(folder))
-    counts: dict[str, list] = {}
-    for item in made:
-        counts.setdefault(item.family, []).append(item)
-    table = Table("family", "items", "video", "multiple choice", "difficulty", "needs", box=None, pad_edge=False)
-    for name, group in sorted(counts.items()):
-        num, needs = len(group), sorted({op for item in group for op in item.needs})
-        choice, hard = sum(bool(i.choices) for i in group), sum(i.difficulty for i in group) / num
-        table.add_row(name, str(num), "yes" if group[0].kind == "video" else "", f"{choice / num:.2f}", f"{hard:.2f}", " ".join(needs))
-    out.print(table)
-    out.print(f"{len(made)} items in {folder}; look: pixelis data show {folder} --out sheet.png")
-
-
-@data.command("show", epilog="Example:  pixelis data show out/test --out sheet.png")
-def data_show(
-    folder: Annotated[Path, typer.Argument(help="A split's folder.")],
-    picture: Annotated[Path, typer.Option("--out", help="The PNG to write.")] = Path("sheet.png"),
-    items: Annotated[int, typer.Option(min=1, max=200, help="How many items to show.")] = 24,
-) -> None:
-    """Write a contact sheet: items with questions, answers and evidence."""
-    from pixelis.data.world.sheet import contact_sheet
-
-    out.print(f"wrote {contact_sheet(folder, picture, num_items=items)}")
 
 
 @app.command()

@@ -1,90 +1,19 @@
-"""`pixelis data cota`, `check`, `dedup` and `pixelis train ...`: from recipes to trace sets and checkpoints."""
+"""`pixelis train ...`: from recipes to checkpoints."""
 
 from __future__ import annotations
 
 import json
-import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pixelis.config_train import ClearRecipe, CotaRecipe, PrimerRecipe, RftRecipe, SftRecipe, SightRecipe, load_recipe_as
+from pixelis.cli_progress import Progress
+from pixelis.config_train import ClearRecipe, PrimerRecipe, RftRecipe, SftRecipe, SightRecipe, load_recipe_as
 from pixelis.core.errors import ConfigError
 
 train = typer.Typer(help="Train policies; every run is one recipe.", no_args_is_help=True)
-
-
-def cota(
-    recipe: Annotated[Path, typer.Argument(help="A recipe with a \\[cota] table, such as recipes/nano/cota.toml.")],
-    out: Annotated[Path | None, typer.Option(help="Where to; the recipe says unless given.")] = None,
-    split: Annotated[str | None, typer.Option(help="train, dev, dev-cal or test; the recipe says unless given.")] = None,
-    share: Annotated[float, typer.Option(help="Part of the media to collect, in (0, 1].")] = 1.0,
-    workers: Annotated[int, typer.Option(help="Worker processes.")] = 2,
-) -> None:
-    """Collect CoTA traces: a teacher answers PixelWorld items with the real tools. A killed collection goes on where it stopped."""
-    from pixelis.agent import make_policy
-    from pixelis.data.stats import table, trace_stats
-    from pixelis.rollout.collect import Plan, Share, collect, programmatic_teacher, trace_facts
-    from pixelis.rollout.teacher.policy import VERSION
-
-    wanted = load_recipe_as(CotaRecipe, recipe)
-    if not 0 < share <= 1:
-        raise ConfigError(f"--share must be in (0, 1]; got {share}")
-    shares = {f: Share(max(1, round(s.media * share)), s.questions) for f, s in wanted.cota.shares.items()}
-    policy, habits = wanted.cota.teacher, {name: value for name in ("lost", "terse") if (value := getattr(wanted.cota, name))}
-    name = f"{policy.name} {policy.model}" if policy else " ".join((f"teacher {VERSION}", *(f"{k} {v}" for k, v in habits.items())))
-    plan = Plan(split or wanted.cota.split, wanted.seed, shares, wanted.cota.shard_media, name.strip())
-    folder = out or Path(wanted.cota.out)
-    progress = _Progress("shards")
-    collect(
-        folder,
-        plan,
-        settings=wanted.tools,
-        make_teacher=partial(make_policy, policy) if policy else partial(programmatic_teacher, **habits),
-        num_workers=workers,
-        progress=lambda done, of, traces: progress(done, of, f"{traces} traces"),
-    )
-    print(table(trace_stats(trace_facts(folder))))
-
-
-def check(folder: Annotated[Path, typer.Argument(help="A trace set or run folder with scores.")]) -> None:
-    """Read every trace of a set, and list what is wrong with file and line."""
-    from pixelis.data.cota.load import check_traces
-
-    report = check_traces(folder)
-    print(f"{report.num_traces} traces, {report.num_accepted} accepted, {report.num_steps} steps; splits {report.num_by_split}")
-    for problem in report.problems:
-        print(problem)
-    raise typer.Exit(0 if report.is_ok else 1)
-
-
-def dedup(
-    folder: Annotated[Path, typer.Argument(help="Images and videos, in the order of their names; a PixelWorld split's media/ too.")],
-    world: Annotated[bool, typer.Option("--world", help="Procedural scenes: every candidate is compared tile by tile.")] = False,
-    encoder: Annotated[bool, typer.Option("--encoder", help="Also compare by the frozen encoder (needs torch).")] = False,
-    blocklist: Annotated[Path | None, typer.Option(help="Write the names of the later copies there, one a line.")] = None,
-) -> None:
-    """Find near-duplicates of media; the earliest stays, later ones go to the blocklist."""
-    from pixelis.core.media import open_medium
-    from pixelis.data.dedup import WORLD, DedupSettings, MediaRecord, deduplicate, default_encoder, fingerprint, report_text
-
-    paths = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
-    if not paths:
-        raise ConfigError(f"{folder}: no folder with media in it")
-    encode, progress, prints = default_encoder() if encoder else None, _Progress("media"), []
-    for number, path in enumerate(paths):
-        with open_medium(path) as medium:
-            seconds = range(max(1, int(medium.duration_s))) if medium.kind == "video" else (0,)
-            frames = tuple(medium.frame(medium.frame_at(s) if medium.kind == "video" else 0) for s in seconds)
-            prints.append(fingerprint(MediaRecord(path.name, number, frames), encode))
-        progress(number + 1, len(paths))
-    report = deduplicate(prints, WORLD if world else DedupSettings())
-    print(report_text(report))
-    if blocklist is not None:
-        blocklist.write_text("".join(f"{name}\n" for name in report.blocklist), encoding="utf-8")
 
 
 @train.command()
@@ -98,7 +27,7 @@ def sight(
     from pixelis.train.views import make_views, read_views
 
     wanted = load_recipe_as(SightRecipe, recipe)
-    progress = _Progress("views")
+    progress = Progress("views")
     views = read_views(make_views(wanted.views.folder, wanted.views.count, wanted.prompting.build(), seed=wanted.seed, progress=progress))
     newborn = make_newborn(Path(out or wanted.out).with_name("newborn"), wanted.model, seed=wanted.seed)
     num_dev = wanted.views.num_dev
@@ -119,8 +48,8 @@ def clear(
 
     wanted = load_recipe_as(ClearRecipe, recipe)
     prompting, count = Prompting.of(wanted.checkpoint), wanted.views.count
-    plain = read_views(make_views(wanted.views.folder, count, prompting, seed=wanted.seed, progress=_Progress("views")))
-    progress = _Progress("views over clutter")
+    plain = read_views(make_views(wanted.views.folder, count, prompting, seed=wanted.seed, progress=Progress("views")))
+    progress = Progress("views over clutter")
     cluttered = read_views(make_views(wanted.cluttered, count, prompting, seed=wanted.seed, is_cluttered=True, progress=progress))
     settings = ClearSettings(**wanted.clear.model_dump(), seed=wanted.seed)
     train_clear(wanted.checkpoint, plain, cluttered, out or wanted.out, settings, num_dev=wanted.views.num_dev, log=_log)
@@ -175,7 +104,7 @@ def sft(
         settings,
         num_workers=workers,
         log=_log,
-        on_media=_Progress("media"),
+        on_media=Progress("media"),
         rehearsal=RehearsalSettings(**wanted.rehearsal.model_dump()) if wanted.rehearsal else None,
         ranks=ranks,
     )
@@ -253,22 +182,3 @@ def average(
 
 def _log(facts: dict[str, Any]) -> None:
     print(json.dumps(facts), flush=True)
-
-
-class _Progress:
-    """One line on standard error: how many of how many, how fast, how long still."""
-
-    def __init__(self, what: str) -> None:
-        self._what, self._started, self._first, self._last, self._shown = what, 0.0, 0, 0, 0.0
-
-    def __call__(self, done: int, of: int, more: str = "") -> None:
-        now = time.monotonic()
-        if done <= self._last or not self._last:  # the first, or another count has begun
-            self._started, self._first = now, done
-        self._last = done
-        if done < of and now - self._shown < 2.0:
-            return
-        self._shown = now
-        rate = (done - self._first) / max(now - self._started, 1e-9)
-        speed = f"{rate:.1f}/s, {(of - done) / rate / 60:.1f} min left" if now > self._started else ""
-        print(f"{done}/{of} {self._what} {more} {speed}".rstrip(), file=sys.stderr, flush=True)

@@ -14,13 +14,18 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 pytest.importorskip("peft")
 
+
 from safetensors.torch import load_file
+from tests.e2e.inprocess import pixelis
 
 from pixelis.rollout.collect import Plan, Share, collect
 from pixelis.testing.tiny_vlm import make_checkpoint
 from pixelis.train.ranks import Ranks
 
 BIN = Path(sys.executable).parent
+LAUNCH = (BIN / "torchrun", "--nproc-per-node", 2, "--no-python")
+SHARDED = {"ACCELERATE_USE_FSDP": "true"}
+"""What `accelerate launch --use_fsdp` sets; that launcher itself knows no CPUs."""
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +39,8 @@ def tiny(tmp_path_factory):
     return make_checkpoint(tmp_path_factory.mktemp("tiny"), vocab_size=700, hidden=64, num_layers=2, max_pixels=128 * 128)
 
 
-def train(recipe: Path, *launcher: object, ok: bool = True, **more: str) -> subprocess.CompletedProcess:
-    command = [*launcher, BIN / "pixelis", "train", "sft", recipe, "--workers", 1]
+def launch(recipe: Path, *, ok: bool = True, **more: str) -> subprocess.CompletedProcess:
+    command = [*LAUNCH, BIN / "pixelis", "train", "sft", recipe, "--workers", 1]
     env = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"} | more
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=280, env=env)
     assert (done.returncode == 0) is ok, done.stdout + done.stderr
@@ -60,11 +65,6 @@ rate = 1e-2
     return path
 
 
-LAUNCH = (BIN / "torchrun", "--nproc-per-node", 2, "--no-python")
-SHARDED = {"ACCELERATE_USE_FSDP": "true"}
-"""What `accelerate launch --use_fsdp` sets; that launcher itself knows no CPUs."""
-
-
 @pytest.mark.parametrize(
     ("more", "env", "name"),
     [
@@ -74,8 +74,8 @@ SHARDED = {"ACCELERATE_USE_FSDP": "true"}
     ids=["copies", "shards"],
 )
 def test_two_processes_learn_what_one_does(tiny, traces, tmp_path, more, env, name):
-    train(write(tmp_path / "one.toml", tiny, traces, accumulate=2, more=more))
-    done = train(write(tmp_path / "two.toml", tiny, traces, accumulate=1, more=more), *LAUNCH, **env)
+    pixelis("train", "sft", write(tmp_path / "one.toml", tiny, traces, accumulate=2, more=more), "--workers", 1)
+    done = launch(write(tmp_path / "two.toml", tiny, traces, accumulate=1, more=more), **env)
     rows = [[json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()] for run in ("one", "two")]
     assert len(rows[0]) == len(rows[1]) > 2 and len([line for line in done.stdout.splitlines() if "learning_parameters" in line]) == 1
     for a, b in zip(*rows, strict=True):
@@ -90,7 +90,7 @@ def test_two_processes_learn_what_one_does(tiny, traces, tmp_path, more, env, na
 
 def test_muon_is_refused_where_matrices_are_cut(tiny, traces, tmp_path):
     recipe = write(tmp_path / "one.toml", tiny, traces, accumulate=1, more="[sft]")
-    done = train(recipe, *LAUNCH, ok=False, **SHARDED)
+    done = launch(recipe, ok=False, **SHARDED)
     assert "use_muon = false" in done.stderr
 
 

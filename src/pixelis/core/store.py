@@ -54,11 +54,9 @@ class RunWriter:
             self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         except OSError as error:
             raise DataError(f"{self.folder}: cannot write a run there ({error.strerror}): choose another folder") from None
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not lock(self._file, self.folder):
             os.close(self._file)
-            raise DataError(f"{self.folder}: another process is writing this run; wait for it, or choose another folder") from None
+            raise DataError(f"{self.folder}: another process is writing this run; wait for it, or choose another folder")
         self._set_tail_aside()
         if not (self.folder / RUN_FILE).exists():
             write_whole(self.folder / RUN_FILE, (json.dumps(dict(info), indent=1, sort_keys=True) + "\n").encode())
@@ -154,11 +152,24 @@ def alone(folder: Path) -> Iterator[None]:
         DataError: another process is at work there.
     """
     with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DataError(f"{folder}: another process is at work in it; wait for it, or choose another folder") from None
+        if not lock(file.fileno(), folder):
+            raise DataError(f"{folder}: another process is at work in it; wait for it, or choose another folder")
         yield
+
+
+def lock(handle: int, where: object) -> bool:
+    """Lock an open file for this process, until it is closed; False where another process holds it.
+
+    Raises:
+        DataError: the file system there knows no locks.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise DataError(f"{where}: cannot be locked ({error.strerror}): choose a folder on another file system") from None
+    return True
 
 
 def write_whole(path: Path, data: bytes) -> None:

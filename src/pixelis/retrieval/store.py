@@ -6,7 +6,6 @@ complete lines are the memory: what was acknowledged and perhaps a few more, eac
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import threading
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from pixelis.core.errors import DataError
-from pixelis.core.store import sync_folder, write_whole
+from pixelis.core.store import lock, sync_folder, write_whole
 from pixelis.retrieval.entry import Entry, entry_of
 from pixelis.retrieval.files import KEY_TYPE, Names, line_ends, map_rows, row_name, unseal, write_all
 from pixelis.retrieval.keys import KeySpec
@@ -164,13 +163,14 @@ class EntryStore:
         is_new = not all(path.exists() and path.stat().st_size for path in (self._entries_path, self._keys_path))
         try:
             self._entries_fd = os.open(self._entries_path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-            fcntl.flock(self._entries_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not lock(self._entries_fd, self.folder):
+                raise DataError(f"{self.folder}: another process adds to this memory; wait for it, or open it for reading")
             self._keys_fd = os.open(self._keys_path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             if is_new:
                 sync_folder(self.folder)
-        except BlockingIOError:
+        except DataError:
             self.close()
-            raise DataError(f"{self.folder}: another process adds to this memory; wait for it, or open it for reading") from None
+            raise
         except OSError as error:
             self.close()
             raise DataError(f"{self.folder}: cannot be written ({error.strerror}): open it for reading, or check its permissions") from None
