@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,6 +55,7 @@ def _serve(wanted: AdaptRecipe, folder: Path, checkpoint: str, *, log: Any, has_
     from pixelis.agent import make_executor
     from pixelis.policy.shipped import located
     from pixelis.policy.vlm import VlmPolicy
+    from pixelis.retrieval.index import IndexSettings
     from pixelis.retrieval.keys import KeySpec
     from pixelis.tools.engines.encoder_efficientnet import EfficientNetEncoder
     from pixelis.tools.toolbox import resolved
@@ -61,6 +63,7 @@ def _serve(wanted: AdaptRecipe, folder: Path, checkpoint: str, *, log: Any, has_
     from pixelis.train.start import load_learner
     from pixelis.ttrl.adapt import run_adapt
     from pixelis.ttrl.decide import DecisionSettings
+    from pixelis.ttrl.excluded import Excluded, blocklist_of
     from pixelis.ttrl.fit import canaries, read_calibration
     from pixelis.ttrl.insight import Insight
     from pixelis.ttrl.methods import as_method
@@ -102,6 +105,10 @@ def _serve(wanted: AdaptRecipe, folder: Path, checkpoint: str, *, log: Any, has_
         "tools": json.loads(tools.model_dump_json()),
         "adapter": wanted.adapter,
     }
+    sets = [Excluded(**one.model_dump()) for one in wanted.excluded]
+    if sets:
+        about["excluded"] = [asdict(one) for one in sets]
+    kept = wanted.memory
 
     def serving(memory: Any) -> Adapter:
         watched = wanted.calibration if wanted.calibration and wanted.num_canaries else None
@@ -117,7 +124,19 @@ def _serve(wanted: AdaptRecipe, folder: Path, checkpoint: str, *, log: Any, has_
 
     spec = KeySpec(text_dim=hidden, pixel_dim=EfficientNetEncoder.dim, omega=settings.omega)
     try:
-        run_adapt(serving, stream, folder, about, settings, spec=spec, audit=stream if has_audit else None, log=log)
+        run_adapt(
+            serving,
+            stream,
+            folder,
+            about,
+            settings,
+            spec=spec,
+            blocklist=blocklist_of(sets),
+            index=IndexSettings(kind=kept.kind, exact_below=kept.exact_below),
+            max_items=kept.max_items,
+            audit=stream if has_audit else None,
+            log=log,
+        )
     finally:
         policy.close()
 

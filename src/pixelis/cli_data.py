@@ -113,7 +113,7 @@ def dedup(
 ) -> None:
     """Find near-duplicates of media; the earliest stays, later ones go to the blocklist."""
     from pixelis.core.media import open_medium
-    from pixelis.data.dedup import WORLD, DedupSettings, MediaRecord, deduplicate, default_encoder, fingerprint, report_text
+    from pixelis.data.dedup import WORLD, DedupSettings, MediaRecord, deduplicate, default_encoder, fingerprint, frames_of, report_text
 
     paths = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
     if not paths:
@@ -121,9 +121,7 @@ def dedup(
     encode, progress, prints = default_encoder() if encoder else None, Progress("media"), []
     for number, path in enumerate(paths):
         with open_medium(path) as medium:
-            seconds = range(max(1, int(medium.duration_s))) if medium.kind == "video" else (0,)
-            frames = tuple(medium.frame(medium.frame_at(s) if medium.kind == "video" else 0) for s in seconds)
-            prints.append(fingerprint(MediaRecord(path.name, number, frames), encode))
+            prints.append(fingerprint(MediaRecord(path.name, number, frames_of(medium)), encode))
         progress(number + 1, len(paths))
     report = deduplicate(prints, WORLD if world else DedupSettings())
     print(report_text(report))

@@ -66,6 +66,24 @@ class VoteTable(Table):
     negative: float = Field(default=1.0, ge=0, le=1)
 
 
+class MemoryTable(Table):
+    """See `pixelis.retrieval.index.IndexSettings` and `open_memory`."""
+
+    kind: Literal["ivfpq", "hnsw"] = "ivfpq"
+    exact_below: int = Field(default=20_000, ge=1)
+    max_items: int | None = Field(default=None, ge=1)
+
+
+class ExcludedTable(Table):
+    """See `pixelis.ttrl.excluded.Excluded`: evaluation items, whose media the memory refuses."""
+
+    split: str
+    items: int = Field(ge=1)
+    seed: int = 0
+    first: int = Field(default=0, ge=0)
+    shift: str | None = None
+
+
 class StressTable(Table):
     """See `pixelis.ttrl.stress.Stress`."""
 
@@ -99,3 +117,5 @@ class AdaptRecipe(Table):
     vote: VoteTable = VoteTable()
     corridor: CorridorTable = CorridorTable()
     stress: StressTable = StressTable()
+    memory: MemoryTable = MemoryTable()
+    excluded: tuple[ExcludedTable, ...] = ()

@@ -15,17 +15,23 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from safetensors.torch import load_file
+
 from pixelis.agent import make_executor
 from pixelis.config_train import LoraTable
 from pixelis.core.errors import ConfigError, DataError
 from pixelis.core.store import open_run
+from pixelis.data.dedup import WORLD
 from pixelis.policy.exposure import exposure_of, headroom
 from pixelis.policy.prompt import Prompting
 from pixelis.policy.vlm import VlmPolicy
 from pixelis.policy.vlm_load import load_checkpoint
 from pixelis.policy.vlm_make import make_checkpoint
+from pixelis.retrieval.index import IndexSettings
 from pixelis.retrieval.keys import KeySpec
-from pixelis.retrieval.memory import open_memory, read_memory
+from pixelis.retrieval.memory import Memory, open_memory, read_memory
+from pixelis.retrieval.whitelist import Blocked, Blocklist
+from pixelis.rollout.run import Limits, Runner
 from pixelis.tools.engines.encoder_efficientnet import EfficientNetEncoder
 from pixelis.tools.settings import ToolSettings
 from pixelis.tools.toolbox import resolved
@@ -34,12 +40,14 @@ from pixelis.train.corridor import CorridorState, regulate
 from pixelis.train.grpo import kl_of
 from pixelis.train.learner import learning_of
 from pixelis.train.losses import token_entropies
+from pixelis.train.packing import pack_rollouts
 from pixelis.train.policy_learner import PolicyLearner
 from pixelis.train.start import load_learner
 from pixelis.train.vocabulary import make_vocabulary
 from pixelis.ttrl import learn as update
 from pixelis.ttrl.adapt import run_adapt
 from pixelis.ttrl.decide import Decision, DecisionSettings, credit
+from pixelis.ttrl.excluded import MEMORY_AUDIT_FILE, Excluded, audited, blocklist_of, fingerprint_of
 from pixelis.ttrl.fit import canaries, check_decisions, fit, read_calibration, read_records
 from pixelis.ttrl.lift import LEAST_HEADROOM, Light, after_query, lifts
 from pixelis.ttrl.losses import entropy_loss, token_shares, ttrl_loss
@@ -158,9 +166,11 @@ class Killed(Exception):
     pass
 
 
-def run(born, out, settings=SETTINGS, *, audit=STREAM, kill_at=None, stream=STREAM, canary=None, kind=Hearing, updates=None):
+def run(
+    born, out, settings=SETTINGS, *, audit=STREAM, kill_at=None, stream=STREAM, canary=None, kind=Hearing, updates=None, lora=None, **kept
+):
     tools = resolved(ToolSettings())
-    policy = VlmPolicy(load_learner(born), max_new_tokens=10)
+    policy = VlmPolicy(load_learner(born, lora), max_new_tokens=10)
 
     def log(row):
         if row["query"] == kill_at:
@@ -171,7 +181,7 @@ def run(born, out, settings=SETTINGS, *, audit=STREAM, kill_at=None, stream=STRE
 
     try:
         spec = KeySpec(text_dim=SIZES["hidden"], pixel_dim=EfficientNetEncoder.dim, omega=settings.omega)
-        return run_adapt(serving, stream, out, {"stream": "test"}, settings, spec=spec, audit=audit, log=log)
+        return run_adapt(serving, stream, out, {"stream": "test"}, settings, spec=spec, audit=audit, log=log, **kept)
     finally:
         policy.close()
 
@@ -281,9 +291,89 @@ def test_a_harmful_update_is_taken_back(born, tmp_path, monkeypatch):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_an_update_is_taken_back_where_the_canaries_fall_or_nothing_is_finite(born, tmp_path, monkeypatch):
+    class Falling:
+        start = 0.0
+
+        def score(self, learner):
+            return -0.5
+
+    rows = lines(run(born, tmp_path / "canary", canary=lambda bank: Falling()))
+    assert all("the canary set fell from 0.000 to -0.500" in row["rolled_back"] for row in rows) and rows[-1]["canary"] == -0.5
+    monkeypatch.setattr(update, "ttrl_loss", lambda logp_N, *args, **kwargs: logp_N.sum() * math.nan)
+    rows = lines(run(born, tmp_path / "nan"))
+    assert all("not finite" in row["rolled_back"] for row in rows) and rows[-1]["num_rolled_back"] == 3
+    before = weights_of(born)
+    for name in ("canary", "nan"):
+        after = weights_of(tmp_path / name / "policy")
+        assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_an_abstaining_query_moves_no_weight_along_earlier_ones(born):
+    policy = VlmPolicy(load_learner(born), max_new_tokens=10)
+    with closing(policy):
+        bank = FeatureBank(policy.vision)
+        learner = PolicyLearner(policy, bank, rate=1e-3)
+        with STREAM.open(0) as query:
+            tools = resolved(ToolSettings())
+            (rollout,) = Runner(policy, make_executor(tools), settings=tools, limits=Limits(max_steps=2)).run([(query.task, 1)])
+            ((_, example),) = pack_rollouts(policy, bank, query.task, [rollout])
+        with policy.paused():
+            for is_masked in (False, True):
+                (logp,) = learner.logp([example])  # the anchor is where the policy is: its pull is nothing
+                before = {name: value.clone() for name, value in learning_of(learner.model).items()}
+                lesson = update.Lesson(example, logp, logp, advantage=1.0)
+                update.learn(learner, [lesson], is_masked=is_masked, beta=0.3, canary=None)
+                moved = [name for name, value in learning_of(learner.model).items() if not torch.equal(value, before[name])]
+                assert bool(moved) is not is_masked
+            lesson = update.Lesson(example, logp, logp, advantage=0.0)
+            update.learn(learner, [lesson], is_masked=False, beta=0.3, canary=None)  # nor is what was learnt forgotten
+            assert any(not torch.equal(value, before[name]) for name, value in learning_of(learner.model).items())
+
+
+def test_adapters_learn_and_the_base_stays(born, tmp_path):
+    pytest.importorskip("peft")
+    out = run(born, tmp_path / "lora", lora=LoraTable(rank=2))
+    assert any(not row["masked"] for row in lines(out)) and all(row["kl"] is not None for row in lines(out))
+    adapter = load_file(out / "policy" / "policy" / "adapter_model.safetensors")
+    assert any(value.abs().max() > 0 for name, value in adapter.items() if "lora_B" in name)  # born as zeros
+
+
+def test_evaluation_media_never_reach_the_memory(born, whole, tmp_path):
+    blocked = blocklist_of([Excluded("dev", 1, first=0)])  # families in turn: another item than the stream's
+    out = run(born, tmp_path / "other", blocklist=blocked)
+    found = json.loads((out / MEMORY_AUDIT_FILE).read_text())
+    assert (found["num_items"], found["num_blocked"], found["num_probes"], found["hits"]) == (3, 1, 1, []) and 0.9 < found["high"] < 1
+    assert is_equal(out, whole)
+    with STREAM.open(1) as query:
+        blocked = Blocklist([Blocked("exam", query.task.medium.sha256, fingerprint_of(query.task.medium))], WORLD)
+    with pytest.raises(Killed):
+        run(born, tmp_path / "own", blocklist=blocked, kill_at=2)
+    out = run(born, tmp_path / "own", blocklist=blocked)  # the item that the state kept is offered again, with what it looks like
+    with read_memory(out / "memory") as memory:
+        assert [entry.id.split(":")[0] for entry in memory.entries()] == ["0", "2"]
+    assert json.loads((out / MEMORY_AUDIT_FILE).read_text())["hits"] == []
+    with open_memory(whole / "memory") as memory:
+        memory.blocklist = blocked  # as if it had been forgotten while serving
+        assert [hit.position for hit in audited(memory, tmp_path).hits] == [1]
+
+
+def test_an_index_is_trained_once_there_is_enough_to_train_it_on(born, whole, tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(Memory, "train_index", lambda self: trained.append(len(self)) or setattr(self, "_index", True))
+    monkeypatch.setattr(Memory, "kind", property(lambda self: "ivfpq" if trained else "exact"))
+    with pytest.raises(AttributeError):  # the stand-in is no index: the next question fails on it, after it was trained
+        run(born, tmp_path / "run", index=IndexSettings(exact_below=2))
+    assert trained == [2]
+
+
 def test_other_settings_and_damage_are_refused(born, whole, tmp_path):
     with pytest.raises(ConfigError, match="its settings differ"):
         run(born, whole, replace(SETTINGS, rate=0.5))
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "adapt.json").write_bytes(b"")
+    with pytest.raises(DataError, match=r"adapt\.json: is damaged"):
+        run(born, tmp_path / "torn")
     with pytest.raises(Killed):
         run(born, tmp_path / "half", kill_at=1)
     (tmp_path / "half" / STATE_FILE).write_bytes(b"nothing")

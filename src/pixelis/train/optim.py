@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import nn
+
+FIRST_MOMENTS = ("exp_avg", "momentum_buffer")
+"""What AdamW and Muon call theirs."""
 
 
 class Optimizer:
@@ -29,6 +33,25 @@ class Optimizer:
     def step(self) -> None:
         for optimizer in self.members:
             optimizer.step()
+
+    @contextmanager
+    def by_gradient_alone(self) -> Iterator[None]:
+        """In here steps do not go on along earlier gradients: first moments are put aside, and afterwards are what they were."""
+        moments = [
+            state[name]
+            for optimizer in self.members
+            for state in optimizer.state.values()
+            for name in FIRST_MOMENTS
+            if isinstance(state.get(name), torch.Tensor)
+        ]
+        aside = [moment.clone() for moment in moments]
+        for moment in moments:
+            moment.zero_()
+        try:
+            yield
+        finally:
+            for moment, before in zip(moments, aside, strict=True):
+                moment.copy_(before)
 
     def state_dict(self) -> list[dict]:
         return [optimizer.state_dict() for optimizer in self.members]

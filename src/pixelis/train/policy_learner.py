@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -198,6 +198,7 @@ class PolicyLearner:
         loss_of: Callable[[list[int], torch.Tensor, torch.Tensor | None], torch.Tensor],
         *,
         wants_entropy: bool = False,
+        by_gradient_alone: bool = False,
     ) -> tuple[float, float, bool]:
         """One optimiser step; weights and optimiser stay as they are where the loss or its gradient is not finite.
 
@@ -205,6 +206,7 @@ class PolicyLearner:
             loss_of: a part of the loss, from places of examples, and the log-probabilities [N] of their sampled tokens, in that order, with
                 the entropies [N] of the policy where each was drawn. The parts are summed.
             wants_entropy: False gives None for the entropies, which cost memory.
+            by_gradient_alone: the step does not go on along earlier ones.
 
         Returns:
             The loss, the norm of its gradient before clipping, and whether the step was left out.
@@ -223,7 +225,8 @@ class PolicyLearner:
         is_sound = bool(np.isfinite([loss_sum, norm]).all())
         if is_sound:
             self._norms.append(norm)
-            self.optimizer.step()
+            with self.optimizer.by_gradient_alone() if by_gradient_alone else nullcontext():
+                self.optimizer.step()
         self.optimizer.zero_grad()
         self.model.eval()
         return loss_sum, norm, not is_sound

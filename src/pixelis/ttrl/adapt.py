@@ -17,12 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from pixelis import __version__
+from pixelis.core.media import open_medium
 from pixelis.core.store import RUN_FILE, RunWriter, open_run
 from pixelis.core.trajectory import Timing, Trajectory
+from pixelis.retrieval.entry import Item
+from pixelis.retrieval.index import IndexSettings
 from pixelis.retrieval.keys import KeySpec
 from pixelis.retrieval.memory import Memory, open_memory
+from pixelis.retrieval.whitelist import Blocklist
 from pixelis.train.start import save_policy
 from pixelis.ttrl.decide import dump
+from pixelis.ttrl.excluded import audited, fingerprint_of
 from pixelis.ttrl.facts import dump_facts
 from pixelis.ttrl.rows import learnt_row
 from pixelis.ttrl.serving import Adapter, Served
@@ -52,6 +57,9 @@ def run_adapt(
     settings: AdaptSettings,
     *,
     spec: KeySpec,
+    blocklist: Blocklist | None = None,
+    index: IndexSettings = IndexSettings(),
+    max_items: int | None = None,
     audit: Audit | None = None,
     log: Log = print,
 ) -> Path:
@@ -62,6 +70,9 @@ def run_adapt(
         out: new, or the folder of this very run.
         about: what else makes the run what it is: stream, start, tools.
         spec: of the memory's keys.
+        blocklist: evaluation media, which the memory refuses; at the end it is audited against them.
+        index: how the memory searches.
+        max_items: of the memory.
         audit: knows the truth, for the table only.
 
     Raises:
@@ -72,12 +83,12 @@ def run_adapt(
     out.mkdir(parents=True, exist_ok=True)
     claim(out, {"pixelis": __version__, "settings": settings.to_json(), **about})
     with ExitStack() as stack:
-        memory = stack.enter_context(open_memory(out / MEMORY_FOLDER, spec))
+        memory = stack.enter_context(open_memory(out / MEMORY_FOLDER, spec, blocklist=blocklist, settings=index, max_items=max_items))
         serving = stack.enter_context(closing(adapter(memory)))
         progress = resume(out, settings.beta)
         serving.restore(progress)
         if progress.pending is not None:
-            memory.add(progress.pending)
+            _remember(memory, _with_fingerprint(progress.pending, memory, out / TRAJECTORIES_FOLDER))
         num_lines = {name: progress.position - (len(progress.jobs) if name == METRICS_FILE else 0) for name in LINES_FILES}
         lines = {name: stack.enter_context(closing(Lines(out / name, num))) for name, num in num_lines.items()}
         writer = stack.enter_context(_Once(out / TRAJECTORIES_FOLDER, about))
@@ -86,10 +97,28 @@ def run_adapt(
             with stream.open(progress.position) as query:
                 progress = run.one_query(query, progress)
         run.settle(progress, lag=0)
+        if blocklist is not None:
+            audited(memory, out)
     save_policy(serving.policy, out / POLICY_FOLDER)
     if serving.insight is not None:
         serving.insight.save(out / POLICY_FOLDER)
     return out
+
+
+def _remember(memory: Memory, item: Item) -> None:
+    """Add an item; once there are as many as an index is made for, train it, between answers. When that is hangs on nothing else, so a run
+    that was cut short goes on to the same decisions."""
+    memory.add(item)
+    if memory.kind == "exact" and len(memory) >= memory.settings.exact_below:
+        memory.train_index()
+
+
+def _with_fingerprint(item: Item, memory: Memory, folder: Path) -> Item:
+    """An item of the stored state with its medium's fingerprint, which the state does not keep."""
+    if memory.blocklist is None:
+        return item
+    with open_medium(open_run(folder).blob(item.entry.medium)) as medium:
+        return replace(item, fingerprint=fingerprint_of(medium))
 
 
 class _Once(RunWriter):
@@ -145,7 +174,7 @@ class _Run:
             self.lines[METRICS_FILE].write(json.dumps(row).encode())
         save(self.out, progress)
         if served is not None:
-            adapter.memory.add(progress.pending)
+            _remember(adapter.memory, progress.pending)
         for row, right in rows:
             self.log({**row, "right": right, "of": self.num_queries})
         return progress

@@ -76,7 +76,7 @@ def learn(
 
     Args:
         lessons: of the rollouts that repeat no other; at least one.
-        is_masked: only the KL acts.
+        is_masked: only the KL acts: the optimiser does not go on along what earlier queries taught, either.
         minimises_entropy: become surer instead, whatever the advantages and the mask say.
     """
     examples, anchors = [one.example for one in lessons], [one.anchor_logp_N for one in lessons]
@@ -91,7 +91,7 @@ def learn(
         return ttrl_loss(logp_N, anchor_N, share_N, is_masked=is_masked, beta=beta, num_tokens=sum(lengths))
 
     before = copied(learner.state())
-    loss, norm, is_skipped = learner.update(examples, loss_of, wants_entropy=minimises_entropy)
+    loss, norm, is_skipped = learner.update(examples, loss_of, wants_entropy=minimises_entropy, by_gradient_alone=is_masked)
     if is_skipped:
         return Outcome(loss, norm, kl_of([one.logp_N for one in lessons], anchors), None, "the loss or its gradient was not finite")
     kl = kl_of(learner.logp(examples), anchors)

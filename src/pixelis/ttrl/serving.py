@@ -32,6 +32,7 @@ from pixelis.train.learner import learning_of, take_learning
 from pixelis.train.packing import pack_rollouts
 from pixelis.train.policy_learner import PolicyLearner, sampler_mismatch
 from pixelis.ttrl.decide import Credit, Decision, credit, decide
+from pixelis.ttrl.excluded import fingerprint_of
 from pixelis.ttrl.facts import NeighbourFacts, QueryFacts
 from pixelis.ttrl.insight import Insight
 from pixelis.ttrl.job import Job
@@ -274,7 +275,8 @@ class Adapter:
             value=None if np.isnan(value) else value,
             facts=entry_facts(served.facts, own),
         )
-        return Item(entry, served.text_D if self.settings.omega < 1 else None, served.pixel_D)
+        seen = None if self.memory.blocklist is None else fingerprint_of(query.task.medium)
+        return Item(entry, served.text_D if self.settings.omega < 1 else None, served.pixel_D, seen)
 
 
 class Eyes:

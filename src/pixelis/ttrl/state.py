@@ -60,7 +60,7 @@ class AdaptSettings:
         stress: what is done to neighbours and to the asking key on purpose.
 
     Raises:
-        ConfigError: an unknown method, or a value that would silently do nothing.
+        ConfigError: an unknown method, or a value that would silently do nothing or another thing.
     """
 
     rollouts: int = 8
@@ -92,6 +92,8 @@ class AdaptSettings:
             raise ConfigError("neighbours = 0: method retrieval, flip and near_miss need some; give neighbours, or leave these out")
         if self.lift_spread and self.rollouts < 2:
             raise ConfigError(f"lift_spread = {self.lift_spread:g} compares rollouts of a query: give 2 or more, not {self.rollouts}")
+        if self.decision.vote == "borda":
+            raise ConfigError("vote = 'borda' wants rankings, and rollouts that serve give one answer each; compare it by eval consistency")
         if self.omega == 0 and self.stress.changes_pictures:
             raise ConfigError("omega = 0: keys hold no pixels that jpeg or rescale could change; give omega, or leave these out")
 
@@ -149,12 +151,16 @@ def claim(out: Path, about: dict[str, Any]) -> None:
 
     Raises:
         ConfigError: it holds a run of other settings, another stream or another start.
+        DataError: what it says of its run cannot be read.
     """
     path, about = out / ABOUT_FILE, json.loads(json.dumps(about))
     if not path.is_file():
-        path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        write_whole(path, (json.dumps(about, indent=1) + "\n").encode())
         return
-    there = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        there = dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}: is damaged ({error}); delete the folder {out} and adapt again") from None
     if there != about:
         differs = [key for key in about if there.get(key) != about[key]]
         raise ConfigError(f"{out}: holds another run (its {', '.join(differs)} differ); choose a new folder")

@@ -6,7 +6,7 @@ print(report_text(report))
 """
 
 from pixelis.data.dedup.decide import audit, deduplicate
-from pixelis.data.dedup.fingerprints import Encoder, Fingerprint, MediaRecord, default_encoder, fingerprint
+from pixelis.data.dedup.fingerprints import Encoder, Fingerprint, MediaRecord, default_encoder, fingerprint, frames_of
 from pixelis.data.dedup.report import DedupReport, Removed, Residual, report_text
 from pixelis.data.dedup.settings import WORLD, DedupSettings
 
@@ -23,5 +23,6 @@ __all__ = [
     "deduplicate",
     "default_encoder",
     "fingerprint",
+    "frames_of",
     "report_text",
 ]

@@ -13,6 +13,7 @@ from PIL import Image
 from scipy.fft import dct
 
 from pixelis.core.errors import DataError
+from pixelis.core.media import Medium
 from pixelis.data.dedup.overlap import Sketch, sketch
 
 Encoder = Callable[[Sequence[np.ndarray]], np.ndarray]
@@ -65,6 +66,13 @@ def default_encoder() -> Encoder:
     from pixelis.tools.engines.encoder_efficientnet import EfficientNetEncoder
 
     return EfficientNetEncoder().embed
+
+
+def frames_of(medium: Medium) -> tuple[np.ndarray, ...]:
+    """What of an open medium is compared: an image, or the frames of a video that are seen at whole seconds."""
+    if medium.kind != "video":
+        return (medium.frame(0),)
+    return tuple(medium.frame(medium.frame_at(second)) for second in range(max(1, int(medium.duration_s))))
 
 
 def fingerprint(medium: MediaRecord, encoder: Encoder | None = None) -> Fingerprint:

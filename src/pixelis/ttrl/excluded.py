@@ -1,0 +1,62 @@
+"""Evaluation media that a stream's memory must never hold: who they are, and the audit that none got in.
+
+Source: supplement 11.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pixelis.core.media import Medium, open_medium
+from pixelis.core.store import write_whole
+from pixelis.data.dedup import WORLD, Fingerprint, MediaRecord, fingerprint, frames_of
+from pixelis.data.world.items import FAMILIES, make_item, render
+from pixelis.data.world.shifts import parse_shift
+from pixelis.retrieval.audit import AuditReport, Probe, inspect
+from pixelis.retrieval.memory import Memory
+from pixelis.retrieval.whitelist import Blocked, Blocklist
+
+MEMORY_AUDIT_FILE = "memory_audit.json"
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """PixelWorld items that a policy is examined on, their families in turn."""
+
+    split: str
+    items: int
+    seed: int = 0
+    first: int = 0
+    shift: str | None = None
+
+
+def blocklist_of(sets: Sequence[Excluded]) -> Blocklist | None:
+    """The media of some sets of items, by bytes and by what they look like; None where there is no set. About 0.1 s a medium.
+
+    Raises:
+        ConfigError: no such shift.
+    """
+    media: dict[str, Blocked] = {}
+    for one in sets:
+        shift = parse_shift(one.shift) if one.shift else None
+        for index in range(one.first, one.first + one.items):
+            item = make_item(one.split, index, seed=one.seed, family=tuple(FAMILIES)[index % len(FAMILIES)], shift=shift)
+            with open_medium(render(item), name=item.medium_name) as medium:
+                name = f"{item.id} {one.shift or 'clean'}"
+                media.setdefault(medium.sha256, Blocked(name, medium.sha256, fingerprint_of(medium)))
+    return Blocklist(media.values(), WORLD) if media else None
+
+
+def fingerprint_of(medium: Medium) -> Fingerprint:
+    """Without an embedding: an encoder's would cost 24 ms a frame."""
+    return fingerprint(MediaRecord(medium.sha256, 0, frames_of(medium)))
+
+
+def audited(memory: Memory, folder: Path) -> AuditReport:
+    """Compare all that a memory holds with its blocklist, every blocked medium being a probe; the report is left in the folder."""
+    report = inspect(memory, memory.blocklist, [Probe(blocked) for blocked in memory.blocklist.media])
+    write_whole(folder / MEMORY_AUDIT_FILE, (json.dumps(asdict(report), indent=1) + "\n").encode())
+    return report
