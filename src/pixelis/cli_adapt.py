@@ -28,6 +28,8 @@ def adapt(
     ] = None,
     checkpoint: Annotated[str | None, typer.Option(help="Where to start from; the recipe says unless given.")] = None,
     fit: Annotated[bool, typer.Option("--fit", help="Then fit calibration and conformal quantile on the run's labels.")] = False,
+    calibrator: Annotated[str, typer.Option(help="What --fit fits: temperature, platt, vector, matrix or isotonic.")] = "temperature",
+    alpha: Annotated[float, typer.Option(help="Share of queries whose true answer the conformal set of --fit may miss.")] = 0.1,
     check: Annotated[bool, typer.Option("--check", help="Only make every decision of the run again from its recorded facts.")] = False,
     audit: Annotated[bool, typer.Option("--audit/--no-audit", help="Compare with the truth, for the table only.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line per query.")] = False,
@@ -47,8 +49,11 @@ def adapt(
     _serve(wanted, folder, checkpoint or wanted.checkpoint, log=_log_json if as_json else LiveTable(folder), has_audit=audit)
     if fit:
         from pixelis.ttrl.fit import fit as fit_on
+        from pixelis.ttrl.fit import held_out_text
 
-        print(json.dumps(fit_on(folder), indent=1))
+        found = fit_on(folder, calibrator=calibrator, alpha=alpha)
+        print(json.dumps(found, indent=1))
+        err.print(f"on queries that they were not fitted on:\n{held_out_text(found)}")
 
 
 def _serve(wanted: AdaptRecipe, folder: Path, checkpoint: str, *, log: Any, has_audit: bool) -> None:

@@ -12,7 +12,7 @@ from scipy import stats
 
 from pixelis.core.geometry import Box, View
 from pixelis.core.ops import Attribute, OcrOutput, PropOutput, Segment, TempOutput, TextSpan, TrackPoint, TrkOutput, ZoomOutput
-from pixelis.ttrl.abstain import abstain, conformal_quantile
+from pixelis.ttrl.abstain import abstain, conformal_quantile, conformal_set, nonconformity
 from pixelis.ttrl.calibrate import CALIBRATORS, calibrated, confidence_logits, expected_calibration_error, fit_calibrator
 from pixelis.ttrl.decide import DecisionSettings, credit, decide
 from pixelis.ttrl.evidence import Evidence, likeness, paired_iou
@@ -94,6 +94,7 @@ def queries(draw):
             ),
             evidence=draw(chains),
             intrinsic=draw(st.none() | UNIT),
+            answer=draw(st.none() | st.sampled_from(LABELS)),
         )
         for k in range(num_near)
     ]
@@ -101,10 +102,13 @@ def queries(draw):
 
 
 kinds = st.builds(
-    lambda vote, reliability, quantile: DecisionSettings(vote=vote, reliability=reliability, quantile=quantile),
+    lambda vote, reliability, quantile, voices: DecisionSettings(
+        vote=vote, reliability=reliability, quantile=quantile, counts_neighbours=voices
+    ),
     st.sampled_from(["weighted", "majority", "confidence", "borda"]),
     st.sampled_from(["one_coin", "full"]),
     st.sampled_from([None, 0.4, 0.9, float("inf")]),
+    st.booleans(),
 )
 few = settings(max_examples=30, deadline=None)
 unhurried = settings(deadline=None)
@@ -138,7 +142,10 @@ def test_other_names_for_the_answers_change_only_the_names(facts, how):
     renamed = replace(
         facts,
         rollouts=tuple(replace(r, label=None if r.label is None else other[r.label]) for r in facts.rollouts),
-        neighbours=tuple(replace(n, votes=tuple(replace(v, label=other[v.label]) for v in n.votes)) for n in facts.neighbours),
+        neighbours=tuple(
+            replace(n, answer=n.answer and other[n.answer], votes=tuple(replace(v, label=other[v.label]) for v in n.votes))
+            for n in facts.neighbours
+        ),
     )
     one, two = decide(facts, how), decide(renamed, how)
     assert [(other[label], score) for label, score in one.ballot.scores] == list(two.ballot.scores)
@@ -158,7 +165,8 @@ def test_whoever_abstains_abstains_at_every_larger_margin(facts, deltas):
 @given(queries(), kinds)
 def test_everything_stays_in_its_range(facts, how):
     found = decide(facts, how)
-    assert sum(one.weight for one in found.rollouts) == pytest.approx(1)
+    voices = sum(one.answer is not None for one in facts.neighbours) if how.counts_neighbours else 0
+    assert sum(one.weight for one in found.rollouts) == pytest.approx(1) or (voices and sum(one.weight for one in found.rollouts) < 1)
     assert sum(score for _, score in found.ballot.scores) + found.ballot.silent == pytest.approx(1)
     for one in found.rollouts:
         assert all(value is None or 0 <= value <= 1 for value in (one.fidelity, one.reliability, one.similarity, one.confidence))
@@ -193,6 +201,15 @@ def test_the_scale_of_the_weights_and_copies_of_all_rollouts_change_nothing(rows
 
 
 @unhurried
+@given(ballots, st.integers(-8, 8), UNIT)
+def test_whoever_abstains_abstains_at_every_scale_of_the_weights(rows, power, quantile):
+    labels, weights = [label for label, _ in rows], np.array([weight for _, weight in rows])
+    one = count(labels, weights)
+    for two in (count(labels, weights * 2.0**power), count(labels * 2, np.tile(weights, 2))):  # no rounding in either
+        assert abstain(two, quantile=quantile) == abstain(one, quantile=quantile)
+
+
+@unhurried
 @given(ballots)
 def test_ranked_voting_of_single_answers_is_counting(rows):
     labels, weights = [label for label, _ in rows], np.array([weight for _, weight in rows])
@@ -219,6 +236,25 @@ def test_conformal_coverage_over_a_thousand_splits():
     covered = sum(int(rng.random() <= conformal_quantile(rng.random(30), 0.1)) for _ in range(1000))
     low, high = stats.binom.interval(0.999, 1000, 28 / 31)
     assert low <= covered <= high and high / 1000 < 0.94
+
+
+def test_conformal_sets_of_ballots_hold_the_truth_over_a_thousand_splits():
+    rng = np.random.default_rng(8)
+
+    def query():
+        """A vote over four answers, and a truth that is the more often an answer the more it weighs."""
+        ballot = count(list(rng.permutation(LABELS)), rng.dirichlet([0.5] * 4) + 1e-3)
+        labels, shares = zip(*ballot.scores, strict=True)
+        return ballot, labels[rng.choice(4, p=np.array(shares) / sum(shares))]
+
+    covered, sizes = 0, []
+    for _ in range(1000):
+        *calibration, (ballot, truth) = [query() for _ in range(31)]
+        quantile = conformal_quantile([nonconformity(one, label) for one, label in calibration], 0.1)
+        inside = conformal_set(ballot, quantile)
+        covered, sizes = covered + (truth in inside), [*sizes, len(inside)]
+    low, high = stats.binom.interval(0.95, 1000, 28 / 31)
+    assert low <= covered <= high and 1.5 < np.mean(sizes) < 3  # neither everything nor the winner alone
 
 
 @unhurried

@@ -23,7 +23,7 @@ LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.05, 20.0
 RIDGE = 1e-3
 """Pull of vector and matrix scaling towards the identity: without it, classes that can be told apart perfectly have no best fit."""
 NUM_BINS = 15
-_LEAST = 1e-6
+LEAST_PROBABILITY = 1e-6
 """Confidences are kept this far from 0 and 1."""
 
 
@@ -111,7 +111,7 @@ def log_odds(logits_NK: np.ndarray) -> np.ndarray:
 
 def confidence_logits(confidence_N: Sequence[float] | np.ndarray) -> np.ndarray:
     """(0, log p / (1 - p)) per confidence, [N, 2]: class 1 is "right"."""
-    p = np.clip(np.asarray(confidence_N, np.float64), _LEAST, 1 - _LEAST)
+    p = np.clip(np.asarray(confidence_N, np.float64), LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
     return np.stack([np.zeros_like(p), np.log(p) - np.log1p(-p)], axis=-1)
 
 
@@ -271,7 +271,7 @@ def report(calibrator: Calibrator, logits_NK: np.ndarray, label_N: Sequence[int]
     """
     logits, label = _checked(logits_NK, label_N)
     before_NK, after_NK = softmax(logits, axis=-1), calibrator.probabilities(logits)
-    nll = [_nll(np.log(np.maximum(prob_NK, _LEAST)), label) for prob_NK in (before_NK, after_NK)]
+    nll = [_nll(np.log(np.maximum(prob_NK, LEAST_PROBABILITY)), label) for prob_NK in (before_NK, after_NK)]
     ece = [expected_calibration_error(*_confidences(prob_NK, label)) for prob_NK in (before_NK, after_NK)]
     return CalibrationReport(len(label), nll[0], nll[1], ece[0], ece[1])
 

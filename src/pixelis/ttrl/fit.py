@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from pixelis.core.errors import DataError
 from pixelis.core.media import open_medium
@@ -25,7 +26,7 @@ from pixelis.train.bank import FeatureBank
 from pixelis.train.packing import pack_rollouts
 from pixelis.ttrl.abstain import ALPHA, conformal_quantile, nonconformity
 from pixelis.ttrl.adapt import TRAJECTORIES_FOLDER
-from pixelis.ttrl.calibrate import confidence_logits, fit_calibrator, report
+from pixelis.ttrl.calibrate import CALIBRATORS, LEAST_PROBABILITY, confidence_logits, expected_calibration_error, fit_calibrator, report
 from pixelis.ttrl.decide import Decision, DecisionSettings, decide, dump, load
 from pixelis.ttrl.facts import QueryFacts, load_facts
 from pixelis.ttrl.learn import Canary
@@ -95,35 +96,106 @@ def fit(folder: str | Path, *, calibrator: str = "temperature", alpha: float = A
     The quantile belongs to the vote as it will be held: decisions are made again with the fitted calibrator.
 
     Returns:
-        What is in the file: the settings, and how well the calibrator does on the same queries.
+        What is in the file: the settings, how well the calibrator does on the same queries, and `held_out`: how each calibrator that there
+        is does on queries that it was not fitted on.
 
     Raises:
         DataError: the run has no labels, or too few queries for a quantile.
     """
-    folder, records = Path(folder), list(read_records(folder))
+    folder, records = Path(folder), labelled(folder)
+    settings = _fitted(records, settings_of(folder), calibrator, alpha)
+    if settings.quantile is None:
+        raise DataError(f"{folder}: {len(records)} queries are too few for alpha = {alpha}")
+    logits_NK, label_N = _confidences(records)
+    found = {
+        "settings": json.loads(dump(settings)),
+        "queries": len(records),
+        "confidences": len(label_N),
+        "alpha": alpha,
+        "calibration": asdict(report(settings.calibrator, logits_NK, label_N)),
+        "held_out": [asdict(held_out(records, settings_of(folder), name, alpha)) for name in CALIBRATORS],
+    }
+    (folder / CALIBRATION_FILE).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return found
+
+
+def labelled(folder: str | Path) -> list[Record]:
+    """The queries of a run to fit on.
+
+    Raises:
+        DataError: the run has no labels, or too few queries.
+    """
+    records = list(read_records(folder))
     if len(records) < LEAST_QUERIES or any(record.each is None for record in records):
         raise DataError(f"{folder}: {len(records)} queries; at least {LEAST_QUERIES} are needed, all of them with labels")
+    return records
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What was fitted on one half of the queries, on the other half; both ways, taken together."""
+
+    calibrator: str
+    nll_before: float
+    nll_after: float
+    ece_before: float
+    ece_after: float
+    confidences: int
+    covered: int | None
+    """Queries whose true answer is in the conformal set; None where half of the queries are too few for a quantile."""
+    queries: int
+
+
+def held_out(records: Sequence[Record], settings: DecisionSettings, calibrator: str, alpha: float = ALPHA) -> HeldOut:
+    """Fit on the queries of even place and measure on those of odd place, and the other way round.
+
+    Raises:
+        DataError: a half without confidences.
+        ConfigError: no calibrator has this name.
+    """
+    before_N, after_N, label_N, covered = [], [], [], 0
+    for own, other in ((records[::2], records[1::2]), (records[1::2], records[::2])):
+        fitted = _fitted(own, settings, calibrator, alpha)
+        logits_NK, right_N = _confidences(other)
+        before_N.append(softmax(logits_NK, axis=-1)[:, 1])
+        after_N.append(fitted.calibrator.probabilities(logits_NK)[:, 1])
+        label_N.append(right_N)
+        if covered is not None:
+            sure = fitted.quantile is not None
+            covered = covered + sum(_nonconformity(record, fitted) <= fitted.quantile for record in other) if sure else None
+    before, after, label = (np.concatenate(parts) for parts in (before_N, after_N, label_N))
+    nll = [float(-np.log(np.maximum(np.where(label == 1, p, 1 - p), LEAST_PROBABILITY)).mean()) for p in (before, after)]
+    ece = [expected_calibration_error(p, label == 1) for p in (before, after)]
+    return HeldOut(calibrator, *nll, *ece, len(label), covered, len(records))
+
+
+def held_out_text(fitted: dict[str, Any]) -> str:
+    """What `fit` found, a row a calibrator."""
+    found = [HeldOut(**one) for one in fitted["held_out"]]
+    lines = [f"{'calibrator':14}{'NLL before':>12}{'after':>8}{'ECE before':>12}{'after':>8}{'confidences':>13}{'answers in the set':>22}"]
+    for one in found:
+        inside = "-" if one.covered is None else f"{one.covered} of {one.queries} ({one.covered / one.queries:.3f})"
+        measured = f"{one.nll_before:>12.3f}{one.nll_after:>8.3f}{one.ece_before:>12.3f}{one.ece_after:>8.3f}"
+        lines.append(f"{one.calibrator:14}{measured}{one.confidences:>13}{inside:>22}")
+    return "\n".join(lines)
+
+
+def _fitted(records: Sequence[Record], settings: DecisionSettings, calibrator: str, alpha: float) -> DecisionSettings:
+    """How to decide with a calibrator and a quantile of these queries; no quantile where they are too few."""
+    fitted = replace(settings, calibrator=fit_calibrator(calibrator, *_confidences(records)), quantile=None)
+    quantile = conformal_quantile([_nonconformity(record, fitted) for record in records], alpha)
+    return replace(fitted, quantile=quantile if np.isfinite(quantile) else None)
+
+
+def _confidences(records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
+    """Logits [N, 2] of all rollouts that gave a confidence, and whether each was right, int [N]."""
     pairs = [
-        (one.confidence, is_right)
+        (one.confidence, int(is_right))
         for record in records
         for one, is_right in zip(record.facts.rollouts, record.each or (), strict=True)
         if one.confidence is not None
     ]
-    logits_NK, label_N = confidence_logits([c for c, _ in pairs]), np.array([int(r) for _, r in pairs])
-    fitted = fit_calibrator(calibrator, logits_NK, label_N)
-    settings = replace(settings_of(folder), calibrator=fitted, quantile=None)
-    quantile = conformal_quantile([_nonconformity(record, settings) for record in records], alpha)
-    if not np.isfinite(quantile):
-        raise DataError(f"{folder}: {len(records)} queries are too few for alpha = {alpha}")
-    found = {
-        "settings": json.loads(dump(replace(settings, quantile=quantile))),
-        "queries": len(records),
-        "confidences": len(pairs),
-        "alpha": alpha,
-        "calibration": asdict(report(fitted, logits_NK, label_N)),
-    }
-    (folder / CALIBRATION_FILE).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    return found
+    return confidence_logits([c for c, _ in pairs]), np.array([r for _, r in pairs], int)
 
 
 def _nonconformity(record: Record, settings: DecisionSettings) -> float:
