@@ -15,7 +15,7 @@ from pixelis.core.media import Medium, open_medium
 from pixelis.core.store import RunWriter
 from pixelis.core.trajectory import Trajectory
 from pixelis.policy.base import Policy, Task
-from pixelis.policy.shipped import WEIGHTS
+from pixelis.policy.shipped import ADAPTED, WEIGHTS
 from pixelis.rollout.run import Limits, OnStep, Runner
 from pixelis.tools.cache import ResultCache
 from pixelis.tools.execute import Executor
@@ -73,8 +73,11 @@ def _vlm(settings: PolicySettings) -> Policy:
 
 def _shipped(settings: PolicySettings) -> Policy:
     from pixelis.policy.vlm import VlmPolicy
+    from pixelis.policy.vlm_load import load_checkpoint
 
-    return VlmPolicy(WEIGHTS / settings.name, temperature=settings.temperature or 0.0, max_new_tokens=settings.max_tokens)
+    name, lift = ADAPTED.get(settings.name, (settings.name, None))
+    checkpoint = load_checkpoint(WEIGHTS / name, lift=lift)
+    return VlmPolicy(checkpoint, temperature=settings.temperature or 0.0, max_new_tokens=settings.max_tokens)
 
 
 def _temperature(settings: PolicySettings) -> float:
@@ -86,6 +89,7 @@ POLICIES: dict[str, Callable[[PolicySettings], Policy]] = {
     "endpoint": _endpoint,
     "vlm": _vlm,
     **{folder.name: _shipped for folder in sorted(WEIGHTS.glob("*")) if folder.is_dir()},
+    **dict.fromkeys(ADAPTED, _shipped),
 }
 
 

@@ -27,6 +27,9 @@ def adapt(
         Path | None, typer.Option("--out", help="Where to; the recipe says unless given. A run that was cut short goes on there.")
     ] = None,
     checkpoint: Annotated[str | None, typer.Option(help="Where to start from; the recipe says unless given.")] = None,
+    calibration: Annotated[
+        str | None, typer.Option(help="A fitted run or its calibration.json; the recipe says unless given. A run also gives canaries.")
+    ] = None,
     fit: Annotated[bool, typer.Option("--fit", help="Then fit calibration and conformal quantile on the run's labels.")] = False,
     calibrator: Annotated[str, typer.Option(help="What --fit fits: temperature, platt, vector, matrix or isotonic.")] = "temperature",
     alpha: Annotated[float, typer.Option(help="Share of queries whose true answer the conformal set of --fit may miss.")] = 0.1,
@@ -39,6 +42,7 @@ def adapt(
     from pixelis.config_ttrl import AdaptRecipe
 
     wanted = load_recipe_as(AdaptRecipe, recipe)
+    wanted = wanted.model_copy(update={"calibration": calibration or wanted.calibration})
     folder = folder or Path(wanted.out)
     if check:
         from pixelis.ttrl.fit import check_decisions
@@ -58,6 +62,7 @@ def adapt(
 
 def _serve(wanted: AdaptRecipe, folder: Path, checkpoint: str, *, log: Any, has_audit: bool) -> None:
     from pixelis.agent import make_executor
+    from pixelis.core.command import note_command
     from pixelis.policy.shipped import located
     from pixelis.policy.vlm import VlmPolicy
     from pixelis.retrieval.index import IndexSettings
@@ -116,7 +121,8 @@ def _serve(wanted: AdaptRecipe, folder: Path, checkpoint: str, *, log: Any, has_
     kept = wanted.memory
 
     def serving(memory: Any) -> Adapter:
-        watched = wanted.calibration if wanted.calibration and wanted.num_canaries else None
+        note_command(folder)  # by now the folder is known to be this run's
+        watched = wanted.calibration if wanted.calibration and wanted.num_canaries and Path(wanted.calibration).is_dir() else None
         return Adapter(
             policy,
             make_executor(tools),

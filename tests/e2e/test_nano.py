@@ -133,3 +133,23 @@ def test_the_policies_around_phase_two_act_and_answer(name, page, evaluations):
 def test_what_phase_two_made_brings_the_step_heads_that_phase_three_asks_for():
     assert Insight.of(WEIGHTS / "nano-rft", 160) is not None
     assert Insight.of(WEIGHTS / "nano-terse", 160) is None  # no phase before it made any
+
+
+def test_what_phase_3_learnt_is_seen_brighter_by_the_same_weights():
+    """Two policies of one file: what differs is the lift, and so what is seen of a dark medium, and nothing of one that has a white spot."""
+    before, after = (make_policy(PolicySettings(name=name)) for name in ("nano-rft", "nano-ttrl"))
+    try:
+        assert (before.prompting.lift, after.prompting.lift) == (0.0, 0.75) and after.info.version == f"{before.info.version}, lift 0.75"
+        seen = {}
+        for spot in (255, 90):
+            picture = np.full((96, 96, 3), 40, np.uint8)
+            picture[20:60, 20:60] = spot
+            file = io.BytesIO()
+            Image.fromarray(picture).save(file, "PNG")
+            with open_medium(file.getvalue()) as medium:
+                task = Task(question="What is it?", medium=medium)
+                seen[spot] = [next(iter(one.prompt_images(task).values())).astype(int) for one in (before, after)]
+        assert np.array_equal(*seen[255]) and seen[90][1].max() > seen[90][0].max() + 50
+    finally:
+        before.close()
+        after.close()

@@ -143,7 +143,7 @@ def test_the_recipes_are_read(path):
         "sft_lost": config_train.SftRecipe, "sft_terse": config_train.SftRecipe,
         "sight": config_train.SightRecipe, "primer": config_train.PrimerRecipe,
         "sft": config_train.SftRecipe, "sft_all": config_train.SftRecipe, "rft": config_train.RftRecipe, "ttrl": config_ttrl.AdaptRecipe,
-        "ttrl_calibrate": config_ttrl.AdaptRecipe, "ttrl_turns": config_ttrl.AdaptRecipe,
+        "ttrl_calibrate": config_ttrl.AdaptRecipe, "ttrl_turns": config_ttrl.AdaptRecipe, "ttrl_order": config_ttrl.AdaptRecipe,
         "ttrl_shifts": config_ttrl.AdaptRecipe, "reproduce": reproduce.ReproduceRecipe,
         "eval": config.Recipe, "eval_sampled": config.Recipe,
         "clear": config_train.ClearRecipe, "drill": config_train.PrimerRecipe, "ablations_rft": study.StudyRecipe,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
+ADAPTED = {"nano-ttrl": ("nano-rft", 0.75)}
+"""Policies of phase 3 that learnt how bright to look and nothing else: the weights that they share with another, and their lift."""
 
 
 def located(checkpoint: str | Path) -> str:

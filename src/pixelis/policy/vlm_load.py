@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class Checkpoint:
     template: str
     name: str
     version: str
-    """A hash or commit of the weights where one is known, and the versions of torch and transformers."""
+    """A hash or commit of the weights where one is known, the versions of torch and transformers, and the lift unless it is 0."""
     prompting: Prompting = Prompting()
     """How it was trained to be prompted."""
 
@@ -49,7 +49,12 @@ def base_of(model: Any) -> Any:
 
 
 def load_checkpoint(
-    checkpoint: str | Path, *, adapter: str | Path | None = None, dtype: str | torch.dtype = "auto", device: str = "auto"
+    checkpoint: str | Path,
+    *,
+    adapter: str | Path | None = None,
+    dtype: str | torch.dtype = "auto",
+    device: str = "auto",
+    lift: float | None = None,
 ) -> Checkpoint:
     """Load a folder, the name of a shipped policy, or a hub name, of the Qwen3-VL family.
 
@@ -57,6 +62,7 @@ def load_checkpoint(
         adapter: a LoRA adapter's folder, as peft writes it.
         dtype: torch dtype or its name; "auto" is float32 on a CPU and what the checkpoint says elsewhere.
         device: "auto" takes a GPU when there is one.
+        lift: at which it sees, instead of what its folder says; see `policy/exposure.py`.
 
     Raises:
         ConfigError: another architecture, or a folder without a part that is needed.
@@ -79,14 +85,16 @@ def load_checkpoint(
         model = _with_adapter(model, adapter)
     model = model.to(device).eval()
     patch_matmul(base_of(model).model.visual)
+    prompting = Prompting.of(where)
+    prompting = prompting if lift is None else replace(prompting, lift=lift)
     return Checkpoint(
         model=model,
         tokenizer=tokenizer,
         images=images,
         template=_template(where, tokenizer),
         name=Path(where).name if Path(where).exists() else where,
-        version=_version(where, adapter, model),
-        prompting=Prompting.of(where),
+        version=_version(where, adapter, model, prompting.lift),
+        prompting=prompting,
     )
 
 
@@ -129,7 +137,8 @@ def _template(where: str, tokenizer: Any) -> str:
     raise ConfigError(f"{where} has no chat template: add chat_template.jinja to its folder")
 
 
-def _version(where: str, adapter: str | Path | None, model: Any) -> str:
+def _version(where: str, adapter: str | Path | None, model: Any, lift: float) -> str:
+    """Two policies of the same weights that are shown media at different lifts are two policies."""
     import hashlib
 
     parts = [f"torch {torch.__version__}", f"transformers {transformers.__version__}"]
@@ -145,4 +154,6 @@ def _version(where: str, adapter: str | Path | None, model: Any) -> str:
                 while block := file.read(1 << 22):
                     digest.update(block)
         parts.insert(0, digest.hexdigest()[:12])
+    if lift:
+        parts.append(f"lift {lift:g}")
     return ", ".join(parts)
