@@ -36,6 +36,7 @@ class AdaptTable(Table):
     ema: float = Field(default=0.995, ge=0, le=1)
     rate: float = Field(default=2e-5, ge=0)
     lift_spread: float = Field(default=0.0, ge=0)
+    last_layers: int | None = Field(default=None, ge=1)
     beta: float = Field(default=0.3, gt=0)
     use_corridor: bool = True
     max_steps: int = Field(default=10, ge=1)

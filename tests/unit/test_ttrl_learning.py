@@ -339,6 +339,16 @@ def test_adapters_learn_and_the_base_stays(born, tmp_path):
     assert any(value.abs().max() > 0 for name, value in adapter.items() if "lora_B" in name)  # born as zeros
 
 
+def test_the_last_layers_alone_may_learn(born, tmp_path):
+    out = run(born, tmp_path / "last", replace(SETTINGS, last_layers=1))
+    before, after = weights_of(born), weights_of(out / "policy")
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved and all("language_model.layers.2." in name for name in moved)
+    with pytest.raises(ConfigError, match="last_layers = 4: the model has 3"):
+        run(born, tmp_path / "more", replace(SETTINGS, last_layers=4))
+    assert "last_layers" not in SETTINGS.to_json()
+
+
 def test_evaluation_media_never_reach_the_memory(born, whole, tmp_path):
     blocked = blocklist_of([Excluded("dev", 1, first=0)])  # families in turn: another item than the stream's
     out = run(born, tmp_path / "other", blocklist=blocked)

@@ -7,6 +7,7 @@ The anchor stays where it is (phase 2) or follows the policy slowly (phase 3). L
 from __future__ import annotations
 
 import copy
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pixelis.core.errors import ConfigError
 from pixelis.core.trajectory import Trajectory
 from pixelis.policy.adapters import ANCHOR, lora_parameters, update_ema, using
 from pixelis.policy.vlm import VlmPolicy
@@ -69,6 +71,10 @@ class PolicyLearner:
         clip: the largest norm of a gradient; longer ones are shortened to it.
         clip_times: and to so many times the median norm of the last steps, once a few are known; None goes by `clip` alone.
         anchor: which adapter is the anchor, where there are adapters.
+        last_layers: so many decoder layers learn, from the top; None for all, with embeddings, norms and head.
+
+    Raises:
+        ConfigError: the model has not so many layers.
     """
 
     def __init__(
@@ -81,6 +87,7 @@ class PolicyLearner:
         clip: float = 1.0,
         clip_times: float | None = None,
         anchor: str = ANCHOR,
+        last_layers: int | None = None,
     ) -> None:
         self._policy, self._batch_tokens, self._clip, self._clip_times = policy, batch_tokens, clip, clip_times
         self._norms: deque[float] = deque(maxlen=RECENT_NORMS)
@@ -91,6 +98,8 @@ class PolicyLearner:
         if not self._is_adapted:
             self.base.model.language_model.requires_grad_(True)
             self.base.lm_head.requires_grad_(True)
+        if last_layers is not None:
+            _freeze_below(self.model, len(self.base.model.language_model.layers), last_layers)
         self._anchor = None if self._is_adapted else _frozen(self.base)
         self.optimizer: Optimizer = make_optimizer([("model", self.model)], rate=rate, weight_decay=0.0, use_muon=False)
         self._learning = [p for p in self.model.parameters() if p.requires_grad]
@@ -291,6 +300,16 @@ def _counts(batch: Batch) -> list[int]:
 
 def _collated(examples: Sequence[Example]) -> Batch:
     return collate(examples, [weights(example, w_act=1.0) for example in examples])
+
+
+def _freeze_below(model: torch.nn.Module, num_layers: int, last: int) -> None:
+    """Leave only the last layers of what learns."""
+    if not 1 <= last <= num_layers:
+        raise ConfigError(f"last_layers = {last}: the model has {num_layers}")
+    for name, parameter in model.named_parameters():
+        place = re.search(r"language_model\.layers\.(\d+)\.", name)
+        if parameter.requires_grad and (place is None or int(place[1]) < num_layers - last):
+            parameter.requires_grad_(False)
 
 
 def _frozen(base: Any) -> Any:

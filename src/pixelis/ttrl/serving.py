@@ -109,7 +109,14 @@ class Adapter:
 
     def _learner(self, policy: VlmPolicy | Twin, bank: FeatureBank | Shelf) -> PolicyLearner:
         without_dropout(policy.checkpoint.model)
-        return PolicyLearner(policy, bank, rate=self.settings.rate, batch_tokens=self.settings.batch_tokens, anchor=EMA)
+        return PolicyLearner(
+            policy,
+            bank,
+            rate=self.settings.rate,
+            batch_tokens=self.settings.batch_tokens,
+            anchor=EMA,
+            last_layers=self.settings.last_layers,
+        )
 
     def _student(self) -> Student:
         """Learns on the model that serves, or on a copy of it."""

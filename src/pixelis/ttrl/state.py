@@ -57,6 +57,7 @@ class AdaptSettings:
         deadline_s: how long an answer waits for an update that should serve it.
         lift_spread: standard deviation of the lifts (shares of the medium's headroom) that a query's rollouts try around the policy's, so
             that it learns how bright to look (`ttrl/lift.py`); 0 shows all of them the same.
+        last_layers: decoder layers that learn, from the top; None for all that learns.
         stress: what is done to neighbours and to the asking key on purpose.
 
     Raises:
@@ -80,6 +81,7 @@ class AdaptSettings:
     lag: int = 0
     deadline_s: float = 600.0
     lift_spread: float = 0.0
+    last_layers: int | None = None
     seed: int = 0
     decision: DecisionSettings = DecisionSettings()
     corridor: CorridorSettings = CorridorSettings()
@@ -111,6 +113,7 @@ class AdaptSettings:
             (plain, "stress", asdict(Stress())),
             (decision, "counts_neighbours", False),
             (plain, "lift_spread", 0.0),
+            (plain, "last_layers", None),
         ):
             if table[key] == default:
                 del table[key]
