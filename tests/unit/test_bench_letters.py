@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pixelis.eval.bench.letters import first_word, inferred_letter, letter_of, mmmu_letter
+from pixelis.eval.bench.letters import first_word, inferred_letter, letter_of, mmmu_letter, says_letter
 from pixelis.eval.bench.mmmu_open import is_right
 
 COLOURS = ("red", "dark green", "Vitamin C", "blue")
@@ -64,13 +64,69 @@ def test_letter_of_with_two_and_five_options():
         ("red or blue", None),  # two texts
         ("A or B", None),  # two letters, no text
         ("B is what I would choose here today", None),  # eight words, B the first of them: not among the last four, and no text inside
+        ("B it may be", "B"),  # four words: the first is one of the last four
+        ("B it may well be", None),  # five
         ("Z", None),
+        ("Z or A", "A"),  # their sign counts only where no option's letter stands
+        ("The answer is B, since C is blue and A is red", "B"),  # three letters: the declared one
+        ("The correct answer is **C** because of its label", "C"),
+        ("answer is b", "B"),  # declared in lower case too
+        ("The answer is dark green, I would say today", "D"),  # nor need the letter end there: the published rule
+        ("The answer is E", None),  # past the options
+        ("Answer: B, not C", None),
+        ("Cannot determine the answer. B", None),  # a refusal, whatever else is said
+        ("I'm sorry, but without the image provided it may be B", None),
+        ("Sorry, I can't help with images of people yet. red", None),
+        ("I can't process this file.", None),
+        ("I cannot determine the answer: B", "B"),  # not in their words
+        ("Failed to obtain answer via API. B", None),  # no letter is looked for
+        ("Failed to obtain answer via API: blue", "D"),  # though a text is: of 37 characters, 2 * 26 may be had
         ("", None),
         (None, None),
     ],
 )
 def test_inferred_letter(answer, means):
     assert inferred_letter(answer, COLOURS) == means
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_so"),
+    [
+        ("B", True),
+        ("b.", True),
+        ("(B)", True),
+        ("(B", True),
+        ("B)", True),
+        ("(B).", True),
+        ("(B) dark green", True),
+        ("B because it is dark", True),
+        ("(B)dark", True),
+        ("  B\nnot A", True),  # only the first line is read
+        ("(A)(B)", True),  # and where it holds both, both are right: the published rule
+        ("B:", False),
+        ("B, surely", False),
+        ("**B**", False),
+        ("The answer is B", False),
+        ("A", False),
+        ("Better", False),
+        ("dark green", False),
+        (".", False),  # right whatever the truth, by the published rule; here no answer
+        ("(", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_says_letter(answer, is_so):
+    assert says_letter(answer, "B") is is_so
+
+
+@pytest.mark.parametrize(
+    "answer", ["answer" + " " * 100_000 + "x", "9" * 100_000 + "x", "1" + ",000" * 25_000 + "x", "answer is " + "*" * 100_000]
+)
+def test_a_long_answer_is_scored_in_linear_time(answer):
+    # A second at most; with one search for each start and each length of a run it would be hours.
+    assert letter_of(answer, COLOURS) is None and inferred_letter(answer, COLOURS) is None and mmmu_letter(answer, COLOURS) is None
+    assert not is_right(answer, ["3.14"]) and not says_letter(answer, "B")
 
 
 def test_inferred_letter_reads_texts_in_short_answers_only():
@@ -113,6 +169,9 @@ def test_first_word():
         ("x = 1,200", ["1200"], True),
         ("1.5e3", ["1500"], True),
         ("about 12 or 13", ["13"], True),  # every number of the answer is looked at: the published rule
+        ("12.5e3 or -7.25", ["-7.25"], True),
+        ("1.5e3x", ["1.5"], False),  # 1500, and 1 and 3 beside it
+        ("1.5, 7", ["1.5"], False),  # before a comma only the 1 is found: the published rule
         ("12", ["13"], False),
         ("so it is the mitral valve", ["Mitral Valve"], True),
         ("the aortic valve", ["mitral valve"], False),

@@ -17,6 +17,7 @@ from pixelis.core.media import png_bytes
 from pixelis.eval.bench import BENCHMARKS, infographicvqa, mmbench, mvbench, videommmu, vsibench, vstar
 from pixelis.eval.bench.base import BenchItem, MediumRef, bench_text, macro_rate, order_of, table_json
 from pixelis.eval.bench.files import table_image
+from pixelis.eval.stats import mean_rate
 
 PIXEL = png_bytes(np.full((1, 1, 3), 200, np.uint8))
 
@@ -92,7 +93,7 @@ def test_vstar_micro_and_macro(tmp_path):
     assert rates["accuracy"].value == 1 / 4 and rates["accuracy"].count == 4
     assert rates["mean over categories"].value == pytest.approx((0 + 1) / 2)
     assert table.num_unanswered == 3 and math.isnan(rates["published option order"].value)
-    assert any("has 191" in note for note in table.notes)
+    assert "the files hold 4 questions; the published set has 191: they are not complete, download them again" in table.notes
 
 
 def test_vstar_from_lines(tmp_path):
@@ -189,6 +190,7 @@ def test_mmbench_leaves_out_what_was_asked_in_part(tmp_path):
     del answers["2000007"]
     table = mmbench.score(items, answers)
     assert table.headline.rate.count == 1 and any("some of their rotations" in note for note in table.notes)
+    assert any("hold 2 questions; the published set has 1292: they are not complete" in note for note in table.notes)
 
 
 def test_mmbench_damage_is_named(tmp_path):
@@ -243,6 +245,17 @@ def test_mvbench_mean_over_tasks(tmp_path):
     part = mvbench.score(items, {key: value for key, value in answers.items() if not key.startswith("moving_count")})
     assert part.headline.rate.value == 1.0 and "1 of 20 tasks were not asked" in part.notes
     assert any("19 of 22 questions were asked" in note for note in part.notes)
+
+
+def test_mvbench_prints_its_own_rule_and_the_letter_however_written(tmp_path):
+    items = mvbench.read(mvbench_folder(tmp_path))
+    said = {"state_change": "The answer is B", "action_count": "(A)(B)", "scene_transition": "B: no", "moving_count": "."}
+    answers = {item.id: said.get(item.task, "B") for item in items}
+    rates = rows_of(mvbench.score(items, answers))
+    # By the first word: neither the sentence nor "B:" nor the full stop. However written: neither two letters nor the full stop.
+    assert rates["accuracy, mean over tasks"].value == pytest.approx(17 / 20)
+    assert rates["letter however written"].value == pytest.approx(18 / 20)
+    assert (rates["action_count"].value, rates["state_change"].value, rates["moving_count"].count) == (1.0, 0.0, 3)
 
 
 def test_mvbench_damage_is_named(tmp_path):
@@ -441,6 +454,12 @@ def test_mean_relative_accuracy_by_hand():
     assert score("3", 4) == pytest.approx(0.6)  # 0.25 <= 0.5, 0.45, 0.4, 0.35, 0.3, 0.25
     assert score("1.9", 4) == 0.0  # 0.525
     assert score("8", 4) == score("-4", 4) == 0.0
+    # Off by a tenth: the ninth threshold is 0.8999..., whose distance from 1 is just more than a tenth, so it is met.
+    for answer, truth in [("9", 10), ("11", 10), ("18", 20), ("22", 20), ("4.5", 5), ("90", 100)]:
+        assert score(answer, truth) == pytest.approx(0.9), (answer, truth)
+    # Off by a fifth: 1 - 0.8 comes out just below 0.2, so the seventh is not met; off by 0.15 and by 0.05 the last one is.
+    assert score("8", 10) == score("12", 10) == pytest.approx(0.6)
+    assert score("8.5", 10) == pytest.approx(0.8) and score("9.5", 10) == score("19", 20) == 1.0
     assert score("4.", 4) == score("4 metres", 4) == 1.0
     assert score("about 4", 4) == score("four", 4) == score("", 4) == score(None, 4) == score("nan", 4) == score("inf", 4) == 0.0
     assert score("0", 0) == 1.0 and score("0.1", 0) == 0.0
@@ -491,9 +510,10 @@ def test_vsibench_damage_is_named(tmp_path):
 def test_what_is_missing_is_said(name, tmp_path):
     source = BENCHMARKS[name].SOURCE
     for folder in (tmp_path / "nowhere", tmp_path):
-        with pytest.raises(DataError, match=r"Download .* of the hub data set") as raised:
+        with pytest.raises(DataError, match=r"Download .* of the hub data set" if source.hub else "Download .* into") as raised:
             BENCHMARKS[name].read(folder)
-        assert source.hub in str(raised.value) and str(folder) in str(raised.value)
+        assert (source.hub or source.url) in str(raised.value) and str(folder) in str(raised.value)
+        assert all(pattern in str(raised.value) for pattern in source.patterns) and source.terms in str(raised.value)
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -510,3 +530,13 @@ def test_macro_rate_by_hand():
     # The one-item stratum does not vary: the interval is a quarter of that of four draws with p = 1/4, from 3/4 on.
     assert 0.75 <= found.low < found.value < found.high <= 1.0 and found == macro_rate([(1, [1.0, 0.0, 0.0, 0.0]), (3, [1.0])])
     assert macro_rate([(1, [0.5]), (1, [])]).value == 0.5 and math.isnan(macro_rate([(1, [0.5])]).low)
+
+
+def test_macro_rate_is_bca():
+    skewed = [0.0] * 7 + [0.25, 0.5, 1.0]
+    alone, plain = macro_rate([(2, skewed)]), mean_rate(skewed)
+    assert (alone.value, alone.low, alone.high) == (plain.value, plain.low, plain.high)  # one stratum: the mean's own interval
+    beside = macro_rate([(1, skewed), (1, [1.0, 1.0, 1.0])])  # a constant stratum halves it and moves it by a half
+    assert (beside.low, beside.high) == pytest.approx((0.5 + plain.low / 2, 0.5 + plain.high / 2))
+    assert beside.high - beside.value > beside.value - beside.low  # skewed as the data are
+    assert beside.method == "stratified BCa bootstrap"

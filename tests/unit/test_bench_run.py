@@ -14,12 +14,11 @@ from pixelis.core.media import open_medium, png_bytes
 from pixelis.core.ops import OPS
 from pixelis.core.store import open_run
 from pixelis.data.world.encode import mp4_bytes
-from pixelis.eval.bench import mvbench, vsibench
+from pixelis.eval.bench import mvbench, vsibench, vstar
 from pixelis.eval.bench.base import MediumRef
 from pixelis.eval.bench.media import open_ref
 from pixelis.eval.bench.report import report_json, report_text, score_bench_run
 from pixelis.eval.bench.run import evaluate_bench
-from pixelis.rewards.answer import MAX_ANSWER_CHARS
 from pixelis.testing import ScriptedPolicy
 from pixelis.tools.execute import Executor
 from pixelis.tools.settings import ToolSettings
@@ -116,13 +115,14 @@ def test_another_run_is_not_mixed_in(tmp_path):
         run("vsibench", folder, saying("B"), tmp_path / "run")
 
 
-def test_no_answer_and_a_flood_earn_nothing(tmp_path):
+def test_no_answer_earns_nothing_and_a_long_one_what_its_rule_says(tmp_path):
     folder = vsi_folder(tmp_path / "data")
     silent = run("vsibench", folder, ScriptedPolicy(["I will not say."]), tmp_path / "silent")
     assert silent.table.headline.rate.value == 0.0 and silent.table.num_unanswered == 10
     assert {score.stop for score in silent.scores} == {"no_action"}
-    flood = run("vsibench", folder, saying("B " + "x" * MAX_ANSWER_CHARS), tmp_path / "flood")
-    assert flood.table.headline.rate.value == 0.0 and {score.answer for score in flood.scores} == {None}
+    for text, share in (("B " + "x" * 5_000, 1.0), ("x" * 5_000 + " B", 0.0)):  # the first word is scored, however much stands behind it
+        long = run("vsibench", folder, saying(text), tmp_path / f"long-{share}", tasks=("route_planning",))
+        assert long.table.headline.rate.value == share and long.table.num_unanswered == 0 and long.scores[0].answer == text
     last = ScriptedPolicy(["B? <answer>A</answer> or <answer>B</answer>"])  # the last one counts
     assert run("vsibench", folder, last, tmp_path / "last", tasks=("route_planning",)).table.headline.rate.value == 1.0
 
@@ -187,6 +187,25 @@ def test_a_stretch_past_the_end_keeps_a_frame(tmp_path):
         open_ref(tmp_path, MediumRef(path="empty", fps=3.0))
 
 
+def test_a_run_of_older_rules_is_scored_by_todays(tmp_path):
+    folder = vsi_folder(tmp_path / "data")
+    made = run("vsibench", folder, saying("B"), tmp_path / "run")
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert about["rules"] == 2
+    (tmp_path / "run" / "run.json").write_text(json.dumps({**about, "rules": 1}))
+    again = score_bench_run(tmp_path / "run")
+    assert (again.table, again.scores, again.about["rules"]) == (made.table, made.scores, 2)
+    (tmp_path / "run" / "run.json").write_text(json.dumps({**about, "rules": 0}))
+    with pytest.raises(DataError, match="names no benchmark run of rules 2"):
+        score_bench_run(tmp_path / "run")
+
+
+def test_files_that_are_not_complete_are_warned_of_before_the_work(tmp_path, caplog):
+    with pytest.raises(ConfigError, match="no task"):
+        run("vstar", vstar_folder(tmp_path), saying("A"), tmp_path / "run", tasks=("none",))
+    assert "the files hold 4 questions; the published set has 191: they are not complete" in caplog.text
+
+
 def test_the_same_run_has_the_same_bytes(tmp_path):
     folder = vsi_folder(tmp_path / "data")
     for name in ("one", "two"):
@@ -198,5 +217,6 @@ def test_the_same_run_has_the_same_bytes(tmp_path):
 def test_the_rule_is_the_benchmarks_own(tmp_path):
     item = vsibench.read(vsi_folder(tmp_path))[0]
     assert vsibench.item_score(item, "The answer is B") == 0.0
-    assert mvbench.item_score(item, "The answer is B") == 1.0  # the same answer, by another benchmark's rule
+    assert mvbench.item_score(item, "The answer is B") == 0.0
+    assert vstar.item_score(item, "The answer is B") == 1.0  # the same answer, by another benchmark's rule
     assert math.isnan(vsibench.score([item], {}).headline.rate.value)

@@ -16,7 +16,8 @@ from rapidfuzz.distance import Levenshtein
 MAX_ANSWER_CHARS = 1000
 """A longer answer is a flood that hopes to hold the right word somewhere."""
 LEAST_SIMILARITY = 0.5
-MRA_THRESHOLDS = tuple(round(0.5 + 0.05 * k, 2) for k in range(10))
+MRA_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
+"""Unrounded, as VSI-Bench makes them: the ninth lies just below 0.9, so that an error of exactly a tenth meets it."""
 
 
 def normalised(text: str) -> str:
@@ -38,8 +39,8 @@ def anls(answer: str, truths: Sequence[str]) -> float:
 def mean_relative_accuracy(said: float | None, truth: float) -> float:
     """MRA of one number: share of thresholds t in 0.50, 0.55, ... 0.95 with |said - truth| / |truth| <= 1 - t, in [0, 1].
 
-    The comparison is the official one of VSI-Bench, in plain floating point: just at a threshold, rounding decides there as here.
-    A truth of 0, which the official rule cannot judge, is only met by 0.
+    Thresholds and comparison are the official ones of VSI-Bench, in plain floating point: just at a threshold, rounding decides there as
+    here (9 of 10 is worth 0.9, and 8 of 10 is worth 0.6). A truth of 0, which the official rule cannot judge, is only met by 0.
 
     Args:
         said: None or NaN where no number was said: 0.

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from scipy import stats
 
 from pixelis.core.ops import record
 from pixelis.eval.report import table_text
-from pixelis.eval.stats import CONFIDENCE, NO_INTERVAL, NUM_RESAMPLES, Rate, mean_rate, share
+from pixelis.eval.stats import BATCH_NUMBERS, CONFIDENCE, NO_INTERVAL, NUM_RESAMPLES, Rate, mean_rate, share
 
-STRATIFIED = "stratified bootstrap"
+STRATIFIED = "stratified BCa bootstrap"
 
 Answers = Mapping[str, str | None]
 """Item id to the final answer; None where the policy gave none."""
@@ -63,12 +65,18 @@ class BenchItem:
 class Source:
     """Where the published files come from."""
 
-    hub: str
-    """The data set's name on the hub."""
+    hub: str | None
+    """The data set's name on the hub; None where its makers publish it elsewhere."""
     files: str
     """Which files of it, in words."""
-    count: int | None
-    """Questions in the published set; None where that is not known."""
+    patterns: tuple[str, ...]
+    """Which files of it, as glob patterns."""
+    count: int
+    """Questions in the published set."""
+    url: str = ""
+    """Of the one file, where it is not on the hub."""
+    terms: str = ""
+    """What has to be done before the files may be had, or what they lack; a sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +173,7 @@ def rate(values: Sequence[float]) -> Rate:
 
 
 def macro_rate(strata: Sequence[tuple[float, Sequence[float]]], *, seed: int = 0) -> Rate:
-    """A weighted mean of the strata's means, its interval from resampling within every stratum.
+    """A weighted mean of the strata's means, with its BCa interval from resampling within every stratum.
 
     Args:
         strata: (weight, scores in [0, 1]); weights are divided by their sum. Strata without scores are left out, so their weight goes to
@@ -177,21 +185,45 @@ def macro_rate(strata: Sequence[tuple[float, Sequence[float]]], *, seed: int = 0
     if not known:
         return Rate(math.nan, math.nan, math.nan, 0, NO_INTERVAL)
     total = math.fsum(weight for weight, _ in known)
-    mean = math.fsum(weight * float(values_N.mean()) for weight, values_N in known) / total
-    rng = np.random.default_rng(seed)
-    means_R = sum(weight * _resampled_means(values_N, rng) for weight, values_N in known) / total
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(means_R, [tail, 100 - tail])
+    known = [(weight / total, values_N) for weight, values_N in known]
+    mean = math.fsum(weight * float(values_N.mean()) for weight, values_N in known)
+    low, high = _stratified_bca(known, seed=seed)
     count = sum(values_N.size for _, values_N in known)
-    if low == high:  # all strata constant: resampling says nothing about what else could have been seen
+    if math.isnan(low) or math.isnan(high):
         return Rate(mean, math.nan, math.nan, count, NO_INTERVAL)
-    return Rate(mean, float(low), float(high), count, STRATIFIED)
+    return Rate(mean, low, high, count, STRATIFIED)
 
 
-def _resampled_means(values_N: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Bootstrap means of one stratum; through counts of equal values, which is faster than drawing every one."""
-    levels, counts = np.unique(values_N, return_counts=True)
-    return rng.multinomial(values_N.size, counts / values_N.size, size=NUM_RESAMPLES) @ levels / values_N.size
+def _stratified_bca(strata: Sequence[tuple[float, np.ndarray]], *, seed: int) -> tuple[float, float]:
+    """Ends of the BCa interval of a weighted mean of means; both NaN where all strata are constant.
+
+    Constant strata do not change under resampling and have no influence on the acceleration, so they enter as the number they are: the
+    jackknife of a stratum of one would have no value.
+
+    Args:
+        strata: (weight, values [N]); the weights sum to 1.
+    """
+    varied = [(weight, values_N) for weight, values_N in strata if values_N.min() < values_N.max()]
+    fixed = math.fsum(weight * float(values_N[0]) for weight, values_N in strata if values_N.min() == values_N.max())
+    if not varied:
+        return math.nan, math.nan
+
+    def mean_of(*columns: np.ndarray, axis: int) -> np.ndarray:
+        return fixed + sum(weight * column.mean(axis=axis) for (weight, _), column in zip(varied, columns, strict=True))
+
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        found = stats.bootstrap(
+            [values_N for _, values_N in varied],
+            mean_of,
+            n_resamples=NUM_RESAMPLES,
+            confidence_level=CONFIDENCE,
+            method="BCa",
+            vectorized=True,
+            batch=max(1, BATCH_NUMBERS // sum(values_N.size for _, values_N in varied)),
+            rng=np.random.default_rng(seed),
+        ).confidence_interval
+    return float(found.low), float(found.high)
 
 
 def make_table(
@@ -224,7 +256,8 @@ def make_table(
 def count_note(items: Sequence[BenchItem], source: Source) -> tuple[str, ...]:
     """A note where the files hold another number of questions than the published set."""
     found = len(groups(items))
-    return (f"the files hold {found} questions; the published set has {source.count}",) if source.count not in (None, found) else ()
+    what = ": they are not complete, download them again" if found < source.count else ""
+    return (f"the files hold {found} questions; the published set has {source.count}{what}",) if found != source.count else ()
 
 
 # ---------------------------------------------------------------- JSON and text

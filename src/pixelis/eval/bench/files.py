@@ -22,9 +22,17 @@ MAX_POINTER_CHARS = 64
 
 def missing(source: Source, folder: Path, what: str) -> DataError:
     """The error for files that are not there."""
-    return DataError(
-        f"{folder}: {what}. Download {source.files} of the hub data set {source.hub} "
-        f"(huggingface-cli download --repo-type dataset {source.hub} --local-dir {folder}) and unpack its archives there"
+    return DataError(f"{folder}: {what}. {how_to_get(source, folder, source.hub)}")
+
+
+def how_to_get(source: Source, folder: Path, repo: str | None) -> str:
+    """What to download, with the command, and where to put it; of a data set on the hub, or from `source.url` where there is none."""
+    if repo is None:
+        return f"Download {source.files} into {folder} (curl -fL --create-dirs -o {folder / source.patterns[0]} {source.url})"
+    wanted = " ".join(f"--include '{pattern}'" for pattern in source.patterns)
+    return (
+        f"Download {source.files} of the hub data set {repo} (hf download {repo} --repo-type dataset {wanted} --local-dir {folder}) "
+        f"and unpack its archives where they lie{f'. {source.terms}' if source.terms else ''}"
     )
 
 

@@ -14,7 +14,12 @@ from pixelis.eval.bench.base import Answers, BenchItem, MediumRef, Row, Source, 
 from pixelis.eval.bench.files import find, read_parquet, take, texts
 from pixelis.eval.metrics.answers import official_anls
 
-SOURCE = Source(hub="lmms-lab-encoder/DocVQA", files="InfographicVQA/validation-*.parquet", count=2801)
+SOURCE = Source(
+    hub="lmms-lab-encoder/DocVQA",
+    files="InfographicVQA/validation-*.parquet",
+    patterns=("InfographicVQA/validation-*.parquet",),
+    count=2801,
+)
 RULE = "ANLS: best similarity over the answers, 0 below 0.5; mean over the questions"
 INSTRUCTION = "Answer the question using a single word or phrase."
 SEPARATOR = "|"

@@ -1,7 +1,8 @@
 """Which option an answer means. The only home of letter parsing for public benchmarks; every rule is pure and never guesses.
 
-Benchmarks differ in what they accept, so there are four rules:
-- `letter_of`: a letter however it is written, or an option's own text; two different letters are no answer (V* Bench, MVBench).
+Benchmarks differ in what they accept, so there are five rules:
+- `letter_of`: a letter however it is written, or an option's own text; two different letters are no answer (V* Bench).
+- `says_letter`: the first word of the first line, compared loosely (MVBench).
 - `inferred_letter`: the rule of VLMEvalKit without a judge model (MMBench).
 - `mmmu_letter`: the multiple-choice rule of MMMU as Video-MMMU uses it.
 - `first_word`: the first word, its full stops dropped (VSI-Bench).
@@ -17,13 +18,24 @@ from pixelis.rewards.answer import normalised
 
 _BARE = re.compile(r"[(\[]?([A-Za-z])[)\].:,]*")
 _LEAD = re.compile(r"[(\[]?([A-Za-z])[)\].:](?=\s|$)")
-_NAMED = re.compile(r"\b(?:[Aa]nswer|[Oo]ption|[Cc]hoice)(?:\s+is)?\s*:?\s*[(\[]?(?:([A-Z])\b|([a-z])[)\].]*\s*$)")
+_NAMED = re.compile(r"\b(?:[Aa]nswer|[Oo]ption|[Cc]hoice)(?:\s++is)?\s*+:?\s*+[(\[]?(?:([A-Z])\b|([a-z])[)\].]*\s*$)")
 _MARKED = re.compile(r"[(\[]([A-Za-z])[)\]]|(?:^|(?<=\s))([A-Z])[.):](?=\s|$)")
 _ALONE = re.compile(r"\b[A-Z]\b")
 _ARTICLE = re.compile(r"^A\s+(?!or\b|and\b)[a-z]")
 _SEPARATORS = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
 _LAST_WORDS = 5
 """VLMEvalKit takes a letter only from fewer last words than this."""
+_FAILURE = "Failed to obtain answer via API"
+"""VLMEvalKit looks for no letter in an answer that holds this."""
+_REFUSALS = (
+    "Sorry, I can't help with images of people yet.",
+    "I can't process this file.",
+    "I'm sorry, but without the image provided",
+    "Cannot determine the answer",
+)
+"""To VLMEvalKit, an answer that holds one of these chooses nothing, whatever else it says."""
+_DECLARED = re.compile(r"answer\s+is\s+\**([A-D])", re.IGNORECASE)
+"""VLMEvalKit looks for no more behind the letter: "the answer is dark" declares D."""
 _MMMU_MARKS = ",.!?;:'"
 _MMMU_WORDS = 5
 """MMMU looks for an option's text only in answers of more words than this."""
@@ -68,21 +80,44 @@ def _only(said: set[str], letters: Sequence[str]) -> str | None:
     return next(iter(said)) if len(said) == 1 and said <= set(letters) else None
 
 
+def says_letter(answer: str | None, wanted: str) -> bool:
+    """MVBench's rule: whether the first word of the first line is a part of "(b)" once its full stops are dropped, or holds "(b)".
+
+    So "B", "b.", "(B" and "(B)because" say B; "B:" and "The answer is B" do not. A first word without a letter or a digit ("", ".", "("),
+    which that rule calls right whatever the truth, says nothing.
+
+    Args:
+        wanted: the letter of the truth.
+    Source: Ask-Anything, `check_ans` in video_chat2/mvbench.ipynb.
+    """
+    word = (answer or "").strip().split("\n")[0].split(" ")[0].lower()
+    option = f"({wanted.lower()})"
+    return any(map(str.isalnum, word)) and (word.replace(".", "") in option or option in word)
+
+
 def inferred_letter(answer: str | None, choices: Sequence[str]) -> str | None:
-    """VLMEvalKit's rule without a judge: one option's capital among the last words, else one option's text inside a short answer.
+    """VLMEvalKit's rule without a judge: one option's capital among the last words; else "answer is B"; else one option's text.
+
+    A text counts only in an answer at most twice as long as all options together.
 
     Returns:
-        None where that rule would ask a judge model, or finds that nothing was chosen. Such an answer is wrong.
+        None where that rule would ask a judge model, or finds that nothing was chosen (a refusal, or its sign Z for none of these). Such
+        an answer is wrong.
     Source: VLMEvalKit, `can_infer` under the policy "exact_matching".
     """
-    text = answer or ""
-    words = text.translate(_SEPARATORS).split()
-    letters = _letters(choices)
-    said = [x for x in letters if x in words]
-    if len(said) == 1 and words.index(said[0]) > len(words) - _LAST_WORDS:
-        return said[0]
-    if not said and "Z" in words:  # their sign for none of these
-        return None
+    text, letters = answer or "", _letters(choices)
+    if _FAILURE not in text:
+        if any(phrase in text for phrase in _REFUSALS):
+            return None
+        words = text.translate(_SEPARATORS).split()
+        said = [x for x in letters if x in words]
+        if len(said) == 1 and words.index(said[0]) > len(words) - _LAST_WORDS:
+            return said[0]
+        if not said and "Z" in words:
+            return None
+        declared = _DECLARED.search(text)
+        if declared and declared.group(1).upper() in letters:
+            return declared.group(1).upper()
     if not text.strip() or len(text) > 2 * sum(len(choice) for choice in choices):
         return None
     held = [x for x, choice in zip(letters, choices, strict=True) if choice.lower() in text.lower()]

@@ -30,8 +30,13 @@ from pixelis.eval.bench.files import find, read_tsv, tsv_image_key
 from pixelis.eval.bench.letters import inferred_letter
 
 FILE = "MMBench_DEV_EN_V11.tsv"
-URL = "https://opencompass.openxlab.space/utils/VLMEval/" + FILE
-SOURCE = Source(hub="opencompass/MMBench", files=f"{FILE} ({URL})", count=None)
+SOURCE = Source(
+    hub=None,
+    files=FILE,
+    patterns=(FILE,),
+    count=1292,
+    url=f"https://opencompass.openxlab.space/utils/benchmarks/MMBench/{FILE}",
+)
 RULE = "circular: every rotation right; the letter by VLMEvalKit's rule without a judge model"
 TURN = 1_000_000
 """Added to the index by each rotation."""

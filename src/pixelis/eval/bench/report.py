@@ -21,11 +21,12 @@ from pixelis.core.trajectory import Trajectory
 from pixelis.eval.bench import BENCHMARKS
 from pixelis.eval.bench.base import BenchItem, Benchmark, Table, bench_text, table_json
 from pixelis.eval.scores import SCORES_FILE
-from pixelis.rewards.answer import MAX_ANSWER_CHARS
 
 EVALUATION = "bench"
-RULES = 1
+RULES = 2
 """Version of the rules and prompts; another one is another evaluation."""
+SAME_PROMPTS = (1, RULES)
+"""Versions that asked in the same words, so that their runs can be scored by these rules."""
 ITEMS_FILE = "items.jsonl"
 
 
@@ -39,7 +40,7 @@ class BenchScore:
     score: float
     """By the benchmark's rule, in [0, 1]; rotations and pairs are put together in the table only."""
     answer: str | None
-    """What was scored: None where the policy gave none, or a flood."""
+    """What was scored: None where the policy gave none."""
     stop: str
     steps: int
     tokens: int
@@ -75,13 +76,13 @@ def benchmark_of(name: str) -> Benchmark:
 
 
 def score_bench_run(folder: str | os.PathLike) -> BenchReport:
-    """Score every trajectory of a run again and write `scores.jsonl` anew, from the folder alone.
+    """Score every trajectory of a run again by today's rules and write `scores.jsonl` anew, from the folder alone.
 
     Raises:
-        DataError: no benchmark run of these rules lies there, or a record of it is damaged.
+        DataError: no benchmark run that these rules can score lies there, or a record of it is damaged.
     """
     run = open_run(folder)
-    if run.info.get("evaluation") != EVALUATION or run.info.get("rules") != RULES:
+    if run.info.get("evaluation") != EVALUATION or run.info.get("rules") not in SAME_PROMPTS:
         raise DataError(f"{folder}: {RUN_FILE} names no benchmark run of rules {RULES}: make one with pixelis eval bench")
     bench = benchmark_of(str(run.info.get("benchmark")))
     items = _stored_items(run)
@@ -89,7 +90,7 @@ def score_bench_run(folder: str | os.PathLike) -> BenchReport:
     write_file(Path(folder) / SCORES_FILE, _lines(_SCORE, scores))
     timings = run.timings()
     return BenchReport(
-        about=run.info,
+        about={**run.info, "rules": RULES},
         table=bench.score(items, {score.id: score.answer for score in scores}),
         scores=tuple(scores),
         budget={
@@ -103,9 +104,9 @@ def score_bench_run(folder: str | os.PathLike) -> BenchReport:
 
 
 def final_answer(trajectory: Trajectory) -> str | None:
-    """What is scored: the last turn's answer alone; None for none, or for a text so long that it hopes to hold the right word."""
+    """What is scored: the last turn's answer alone; None for none, or for blanks."""
     answer = trajectory.answer
-    return None if answer is None or not answer.strip() or len(answer) > MAX_ANSWER_CHARS else answer
+    return None if answer is None or not answer.strip() else answer
 
 
 def report_json(report: BenchReport) -> dict[str, Any]:

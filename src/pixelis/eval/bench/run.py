@@ -7,6 +7,7 @@ on where it stopped, and `score_bench_run` scores again from the folder alone: n
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -15,7 +16,8 @@ from typing import Any
 
 from pixelis.core.errors import ConfigError, DataError
 from pixelis.core.store import RunWriter, open_run
-from pixelis.eval.bench.base import BenchItem, Benchmark, by_task, groups
+from pixelis.eval.bench.base import BenchItem, Benchmark, by_task, count_note, groups
+from pixelis.eval.bench.files import how_to_get
 from pixelis.eval.bench.media import is_there, open_ref
 from pixelis.eval.bench.report import (
     EVALUATION,
@@ -33,6 +35,8 @@ from pixelis.policy.base import Policy, Task
 from pixelis.rollout.run import Limits, Runner
 from pixelis.tools.execute import Executor
 from pixelis.tools.settings import ToolSettings
+
+log = logging.getLogger(__name__)
 
 CHUNK = 16
 """Items whose media are open at once."""
@@ -57,7 +61,7 @@ def evaluate_bench(
     keep_media: bool = False,
     progress: Progress | None = None,
 ) -> BenchReport:
-    """Ask a policy the items of a benchmark, and score its answers.
+    """Ask a policy the items of a benchmark, and score its answers. Files that are not complete are warned of before.
 
     Args:
         name: one of `BENCHMARKS`.
@@ -81,6 +85,8 @@ def evaluate_bench(
     if executor.disabled != set(settings.disabled):
         raise ConfigError(f"the executor has {sorted(executor.disabled)} switched off, the settings {sorted(settings.disabled)}")
     items = bench.read(folder, seed=seed)
+    for note in count_note(items, bench.SOURCE):
+        log.warning("%s: %s", folder, note)
     wanted = _wanted(items, tasks, num_per_task)
     _refuse_missing_media(bench, folder, wanted)
     digest = hashlib.sha256(item_lines(items)).hexdigest()
@@ -123,8 +129,8 @@ def _refuse_missing_media(bench: Benchmark, folder: Path, items: Iterable[BenchI
         return
     tasks, shown = sorted({item.task for item in paths.values()}), ", ".join(sorted(paths)[:3])
     raise DataError(
-        f"{folder}: {len(paths)} media files are missing ({shown}{', ...' if len(paths) > 3 else ''}), of {', '.join(tasks)}. Download "
-        f"{bench.SOURCE.files} of the hub data set {bench.SOURCE.hub} and unpack its archives there, or ask other tasks only"
+        f"{folder}: {len(paths)} media files are missing ({shown}{', ...' if len(paths) > 3 else ''}), of {', '.join(tasks)}. "
+        f"{how_to_get(bench.SOURCE, folder, bench.SOURCE.hub)}; or ask other tasks only"
     )
 
 

@@ -33,12 +33,14 @@ from pixelis.eval.bench.letters import mmmu_letter
 from pixelis.eval.bench.mmmu_open import is_right
 from pixelis.eval.stats import NO_INTERVAL, Rate
 
+TRACKS = ("Perception", "Comprehension", "Adaptation")
 SOURCE = Source(
     hub="lmms-lab/VideoMMMU",
     files="Perception/, Comprehension/, Adaptation/ (parquet) and the archives of videos, question_only too",
+    patterns=(*(f"{track}/*.parquet" for track in TRACKS), "*.zip"),
     count=900,
+    terms="Its makers ask for a licence agreement first: ask for access on the data set's page",
 )
-TRACKS = ("Perception", "Comprehension", "Adaptation")
 BEFORE = "adaptation before"
 RULE = "MMMU's rules for options and open answers; mean over the three tracks"
 DIRECTLY = "Please directly output the option letter/data as the answer."

@@ -28,7 +28,12 @@ from pixelis.eval.bench.files import find, read_rows, take, texts
 from pixelis.eval.bench.letters import first_word
 from pixelis.eval.metrics.answers import mean_relative_accuracy
 
-SOURCE = Source(hub="nyu-visionx/VSI-Bench", files="test-00000-of-00001.parquet and the three archives of videos", count=5130)
+SOURCE = Source(
+    hub="nyu-visionx/VSI-Bench",
+    files="test-00000-of-00001.parquet and the three archives of videos",
+    patterns=("test-00000-of-00001.parquet", "*.zip"),
+    count=5130,
+)
 RULE = "first word equal (options) or mean relative accuracy (numbers); mean over 8 tasks, direction over its levels first"
 DIRECTION = "object_rel_direction"
 CHOICE_TASKS = (

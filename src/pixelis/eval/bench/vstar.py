@@ -33,8 +33,13 @@ from pixelis.eval.bench.files import find, missing, read_json, read_jsonl, take,
 from pixelis.eval.bench.letters import letter_of
 from pixelis.eval.bench.media import IMAGES
 
-SOURCE = Source(hub="craigwu/vstar_bench", files="direct_attributes/, relative_position/ and test_questions.jsonl", count=191)
 CATEGORIES = ("direct_attributes", "relative_position")
+SOURCE = Source(
+    hub="craigwu/vstar_bench",
+    files="direct_attributes/, relative_position/ and test_questions.jsonl",
+    patterns=(*(f"{name}/*" for name in CATEGORIES), "test_questions.jsonl"),
+    count=191,
+)
 RULE = "accuracy of the letter, options shuffled by item; mean over all items"
 SHUFFLED, RAW = "shuffled", "raw"
 INSTRUCTION = "Answer with the option's letter from the given choices directly."
