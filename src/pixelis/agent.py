@@ -17,7 +17,7 @@ from pixelis.core.trajectory import Trajectory
 from pixelis.policy.base import Policy, Task
 from pixelis.policy.shipped import ADAPTED, WEIGHTS
 from pixelis.rollout.run import Limits, OnStep, Runner
-from pixelis.tools.cache import ResultCache
+from pixelis.tools.cache import ResultCache, cache_for
 from pixelis.tools.execute import Executor
 from pixelis.tools.settings import ToolSettings
 from pixelis.tools.toolbox import build_toolbox, resolved
@@ -113,8 +113,8 @@ def make_policy(settings: PolicySettings) -> Policy:
 
 
 def make_executor(settings: ToolSettings, *, cache: ResultCache | None = None) -> Executor:
-    """An executor over the tools that the settings name."""
-    return Executor(build_toolbox(settings), disabled=settings.disabled, cache=cache or ResultCache())
+    """An executor over the tools that the settings name, with the cache that they ask for unless one is given."""
+    return Executor(build_toolbox(settings), disabled=settings.disabled, cache=cache or cache_for(settings))
 
 
 def ask(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from pathlib import Path
@@ -117,6 +118,11 @@ def recipe_tables(path: Path, trail: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base: expected the path of a recipe, got {base!r}")
     return _over(recipe_tables(path.parent / base, (*trail, path.resolve())), tables)
+
+
+def recipe_text(path: Path) -> str:
+    """What a recipe says, its bases included, as one text: the same for recipes that say the same."""
+    return json.dumps(recipe_tables(path), sort_keys=True, default=str)
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def test_several_calls_at_once(folder):
         (["tool", "SEG", "{photo}", "--engine", "magic"], 2, "SEG has no engine 'magic'"),
         (["tool", "TRK", "{photo}", "--bbox", "0,0,100,100"], 1, "needs a video"),
         (["tool", "ZOOM", "{photo}", "--bbox", "0,0,100,100", "--save", "no/such/folder/x.png"], 2, "cannot write the picture"),
-        (["tool", "-"], 2, "is no call"),
+        (["tool", "-", "--bbox", "0,0,1,1", "--save", "x.png"], 2, "--bbox, --save: belongs to a single call"),
         (["replay", "absent"], 2, "is no run folder"),
         (["view", "absent"], 2, "is no run folder"),
         (["ask", "absent.png", "what?"], 2, "absent.png"),

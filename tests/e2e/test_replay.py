@@ -159,7 +159,9 @@ def test_another_tool_version_is_named(run):
     photo = next(run.trajectories())
     tools = build_toolbox(ToolSettings(**photo.settings))
     tools["PROP"] = WrappedTool(tools["PROP"], version="other 2")
-    differences = replay.replay_trajectory(photo, run, executors={json.dumps(photo.settings, sort_keys=True): Executor(tools)})
+    differences = replay.replay_trajectory(
+        photo, run, executors={json.dumps(photo.settings, sort_keys=True): Executor(tools, deadline_s=200)}
+    )
     assert {(d.what, d.step) for d in differences} == {("tool version", 2), ("tool version", 4), ("tool version", 6)}
     assert differences[0].replayed == "measure: other 2"
 
@@ -168,7 +170,9 @@ def test_another_result_shows_both_sides(run):
     photo = next(run.trajectories())
     tools = build_toolbox(ToolSettings(**photo.settings))
     tools["PROP"] = WrappedTool(tools["PROP"], output=photo.steps[3].result.output)
-    differences = replay.replay_trajectory(photo, run, executors={json.dumps(photo.settings, sort_keys=True): Executor(tools)})
+    differences = replay.replay_trajectory(
+        photo, run, executors={json.dumps(photo.settings, sort_keys=True): Executor(tools, deadline_s=200)}
+    )
     assert {(d.what, d.step) for d in differences} == {("result", 2), ("result", 6)}
     assert '"colour"' in differences[0].stored and '"size"' in differences[0].replayed
     with pytest.raises(Exception, match="step 2: result differs"):

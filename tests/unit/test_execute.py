@@ -167,27 +167,6 @@ def test_the_memory_cache_is_bounded(medium):
     assert 0 < len(cache._entries) < 30
 
 
-def test_the_disk_cache_survives_and_distrusts_damage(medium, tmp_path):
-    tool = WrappedTool(ZoomTool())
-    first = Executor({"ZOOM": tool}, cache=ResultCache(folder=tmp_path)).run(ZOOM, medium, ())
-    again = Executor({"ZOOM": tool}, cache=ResultCache(folder=tmp_path)).run(ZOOM, medium, ())
-    assert again.is_cached and again.result == first.result and again.blobs == first.blobs
-    (entry,) = tmp_path.iterdir()
-    data = bytearray(entry.read_bytes())
-    data[-5] ^= 1
-    entry.write_bytes(data)
-    third = Executor({"ZOOM": tool}, cache=ResultCache(folder=tmp_path)).run(ZOOM, medium, ())
-    assert not third.is_cached and third.result == first.result
-
-
-def test_the_disk_cache_is_bounded(medium, tmp_path):
-    cache = ResultCache(folder=tmp_path, max_bytes=0, max_disk_bytes=1 << 20)
-    executor = Executor({"ZOOM": ZoomTool()}, cache=cache)
-    for i in range(20):
-        executor.run(Call(op="ZOOM", arguments={"bbox_2d": [i, 0, i + 300, 300]}), medium, ())
-    assert sum(f.stat().st_size for f in tmp_path.iterdir()) <= (1 << 20) * 1.5
-
-
 def test_another_version_is_another_result(medium):
     cache = ResultCache()
     one, two = WrappedTool(ZoomTool()), WrappedTool(ZoomTool(), version="2")

@@ -28,6 +28,7 @@ from PIL import Image
 
 from pixelis.core.errors import DataError, ToolError
 from pixelis.core.media import Medium, decode_png, open_medium, png_bytes
+from pixelis.core.media_image import MAX_ANIMATION_PIXELS, MIN_FRAME_PIXELS
 
 MEDIA = Path(os.environ.get("PIXELIS_MEDIA", Path(__file__).parents[3] / "shared" / "media"))
 W, H = 96, 64
@@ -192,6 +193,9 @@ def test_links_and_odd_names_work(tmp_path):
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "text"),
         (random.Random(0).randbytes(4000), "neither"),
         (b"\x89PNG\r\n\x1a\n", "PNG"),
+        (b"II*\0" + bytes(60), "a TIFF image"),
+        (b"MM\0*" + bytes(60), "a TIFF image"),
+        (b"BM\x40\0\0\0\0\0\0\0\x36", "a BMP image"),
         (b"\xff", "1 bytes"),
     ],
 )
@@ -273,7 +277,8 @@ def test_a_cut_image_is_one_clear_error(fmt):
 def test_ten_to_the_nine_pixels_are_refused_by_the_header():
     started = time.perf_counter()
     header = b"P6\n100000 10000\n255\n"
-    refused(header + bytes(100), "1000000000 pixels")
+    text = refused(header + bytes(100), "1000000000 pixels", "100000000 allowed")
+    assert "178956970" not in text and "decompression" not in text  # Pillow's own limit, which is not the one here
     small = image_bytes(Image.fromarray(painted(0)))
     refused(small, "96x64", "6144", "6000", max_pixels=6000)
     assert open_medium(small, max_pixels=6144).width == W
@@ -328,6 +333,21 @@ def test_an_endless_gif_is_refused(monkeypatch):
     monkeypatch.setattr("pixelis.core.media_image.MAX_ANIMATION_PIXELS", 4 * W * H)
     refused(animation_bytes("GIF", 8), "96x64")
     assert open_medium(animation_bytes("GIF", 4)).num_frames == 4
+
+
+def test_a_small_file_cannot_ask_for_minutes(monkeypatch):
+    assert MAX_ANIMATION_PIXELS <= 500_000_000  # 20 frames of 5000x5000: a 20 KB file, and seconds
+    monkeypatch.setattr("pixelis.core.media_image.MAX_ANIMATION_PIXELS", 4 * MIN_FRAME_PIXELS)
+    dots = [Image.fromarray(np.full((1, 1, 3), 30 * i, np.uint8)) for i in range(8)]
+    refused(image_bytes(dots[0], "GIF", save_all=True, append_images=dots[1:]), "more than 4 frames of 1x1", "too long to open")
+
+
+def test_floats_in_a_tiff_that_are_not_read_are_called_a_tiff():
+    import cv2
+
+    written, data = cv2.imencode(".tiff", np.zeros((8, 8), np.float64))
+    assert written
+    refused(data.tobytes(), "a TIFF image", "of a kind that is not read", "8 or 16 bits")
 
 
 # ---- videos ----

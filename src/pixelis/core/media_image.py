@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from pixelis.core.errors import DataError
+from pixelis.core.media_rgb import to_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -22,8 +24,11 @@ FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF
 
 ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")  # of MPO and TIFF, whose pages are no motion, the first page counts
 
-MAX_ANIMATION_PIXELS = 10_000_000_000
-"""Frames times canvas: a small file can promise days of decoding. As much as 30,000 frames of 640x480."""
+MAX_ANIMATION_PIXELS = 500_000_000
+"""Frames times canvas: a small file can promise days of decoding, and this much takes seconds. As much as 1,600 frames of 640x480."""
+
+MIN_FRAME_PIXELS = 4096
+"""What a frame of any size counts for: the smallest ones take their time too."""
 
 DELAY_S = 0.1
 """For frames with a delay under 20 ms, which no browser obeys either."""
@@ -71,13 +76,13 @@ class AnimationReader:
         delays_s = []
         for index, picture in self._pictures():
             if self.first is None:
-                self.first = _to_rgb(picture)
+                self.first = to_rgb(picture)
             delay_s = float(picture.info.get("duration") or 0) / 1000
             delays_s.append(delay_s if delay_s >= 0.02 else DELAY_S)
-            if (index + 1) * picture.width * picture.height > MAX_ANIMATION_PIXELS:
+            if (index + 1) * max(picture.width * picture.height, MIN_FRAME_PIXELS) > MAX_ANIMATION_PIXELS:
                 raise DataError(
-                    f"{name}: an animation of more than {index} frames of {picture.width}x{picture.height} holds over "
-                    f"{MAX_ANIMATION_PIXELS} pixels. Cut or shrink it, or make it a video file."
+                    f"{name}: an animation of more than {index} frames of {picture.width}x{picture.height} takes too long to open: "
+                    f"at most {MAX_ANIMATION_PIXELS} pixels in all. Cut or shrink it, or make it a video file."
                 )
         if self.first is None:
             raise DataError(f"{name}: not one frame of this animation can be decoded. Get a fresh copy.")
@@ -93,7 +98,7 @@ class AnimationReader:
 
     def to_rgb(self, raw: Picture) -> np.ndarray:
         try:
-            array = _to_rgb(raw)[: self.height, : self.width]  # a frame may reach past the canvas, which Pillow then widens
+            array = to_rgb(raw)[: self.height, : self.width]  # a frame may reach past the canvas, which Pillow then widens
         except Exception as error:
             raise DataError(f"{self._name}: a frame's colours cannot be read ({_short(error)}). Get a fresh copy.") from error
         if array.shape != (self.height, self.width, 3):
@@ -150,7 +155,9 @@ def open_image(
         except Image.UnidentifiedImageError:
             return None
         except Image.DecompressionBombError as error:
-            raise DataError(f"{name}: {error}. The limit here is {max_pixels} pixels: shrink it first.") from error
+            count = re.search(r"\d+", str(error))  # Pillow's text goes on with a limit of its own
+            shown = f"{count[0]} pixels are" if count else "its pixels are"
+            raise DataError(f"{name}: {shown} more than the {max_pixels} allowed. Shrink it first.") from error
         except Exception as error:
             raise DataError(f"{name}: the image's header is damaged ({_short(error)}). Get a fresh copy.") from error
         width, height = picture.size
@@ -187,7 +194,7 @@ def _decoded(picture: Picture, name: str) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             picture.load()
-        return _to_rgb(_upright(picture))
+        return to_rgb(_upright(picture))
     except Exception as error:
         size = f"{picture.width}x{picture.height} {picture.format or 'image'}"
         if "truncated" in str(error):
@@ -214,52 +221,6 @@ def _upright(picture: Picture) -> Picture:
     except Exception:  # noqa: BLE001 broken metadata must not cost the picture
         turn = None
     return picture if turn is None else picture.transpose(turn)
-
-
-def _to_rgb(picture: Picture) -> np.ndarray:
-    """Any mode as RGB uint8 [height, width, 3]; deep greys are scaled to 8 bits, not cut."""
-    if picture.mode.startswith("I;16"):
-        return _grey((np.asarray(picture).astype(np.uint32) * 255 + 32767) // 65535)
-    if picture.mode == "I":
-        return _grey(_integers_to_8_bits(np.asarray(picture).astype(np.float64)))
-    if picture.mode == "F":
-        return _grey(_floats_to_8_bits(np.asarray(picture).astype(np.float64)))
-    if picture.has_transparency_data:
-        return over_white(np.asarray(picture.convert("RGBA")))
-    return np.array(picture.convert("RGB"))
-
-
-def over_white(rgba_HWC: np.ndarray) -> np.ndarray:
-    """RGBA uint8 laid over white, rounded to the nearest; RGB uint8."""
-    alpha = rgba_HWC[..., 3:].astype(np.uint32)
-    return ((rgba_HWC[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-
-
-def _integers_to_8_bits(values: np.ndarray) -> np.ndarray:
-    """32-bit greys: 8- and 16-bit ranges are taken for what they are, anything else is stretched from minimum to maximum."""
-    low, high = values.min(), values.max()
-    if low >= 0 and high <= 65535:
-        return values if high <= 255 else np.rint(values / 257)
-    return _stretched(values, low, high)
-
-
-def _floats_to_8_bits(values: np.ndarray) -> np.ndarray:
-    """Float greys: [0, 1] is black to white, anything else is stretched from minimum to maximum; what is not finite is black."""
-    is_finite = np.isfinite(values)
-    values = np.where(is_finite, values, 0.0)
-    if not is_finite.any():
-        return values
-    low, high = values[is_finite].min(), values[is_finite].max()
-    stretched = np.rint(values * 255) if low >= 0 and high <= 1 else _stretched(values, low, high)
-    return np.where(is_finite, stretched, 0.0)
-
-
-def _stretched(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    return np.rint((values.clip(low, high) / 2 - low / 2) / max(high / 2 - low / 2, 1e-300) * 255)  # halves: high - low may overflow
-
-
-def _grey(values: Any) -> np.ndarray:
-    return np.repeat(np.asarray(values).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def _short(error: BaseException) -> str:

@@ -18,6 +18,9 @@ from pixelis.core.errors import DataError
 MAX_SOURCE_BYTES = 16 << 30
 """Hashing more than this would look like a hang; 40 minutes at 50 Mbit/s are 15 GB."""
 
+TIFF_WORDS = "a TIFF image with a damaged or cut header, or of a kind that is not read: save it as PNG, or with 8 or 16 bits"
+BMP_WORDS = "a BMP image of an unusual kind or with a damaged or cut header: save it as PNG"
+
 MAGIC = (
     (0, b"\x89PNG", "a PNG image with a damaged or cut header"),
     (0, b"\xff\xd8", "a JPEG image with a damaged or cut header"),
@@ -26,6 +29,7 @@ MAGIC = (
     (0, b"\x1aE\xdf\xa3", "a WebM or Matroska file with a damaged or cut header"),
     (8, b"WEBP", "a WebP image with a damaged or cut header"),
     (8, b"AVI ", "an AVI file with a damaged or cut header"),
+    *((0, mark, TIFF_WORDS) for mark in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
     (0, b"%PDF", "a PDF document: export its pages as PNG"),
     (0, b"PK\x03\x04", "a zip archive: unpack it first"),
     (0, b"\x1f\x8b", "a gzip archive: unpack it first"),
@@ -142,6 +146,8 @@ def what_it_is(source: Source) -> str:
     for offset, magic, words in MAGIC:
         if head[offset : offset + len(magic)] == magic:
             return f"{source.size} bytes that look like {words}"
+    if head[:2] == b"BM" and head[6:10] == bytes(4):  # two letters alone begin many a text
+        return f"{source.size} bytes that look like {BMP_WORDS}"
     if not any(head):
         return f"neither an image nor a video: its {source.size} bytes start with zeros"
     is_text = all(byte >= 32 or byte in b"\t\r\n" for byte in head)

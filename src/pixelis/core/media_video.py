@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from pixelis.core.errors import DataError
-from pixelis.core.media_image import over_white
 from pixelis.core.media_index import Index, index_packets, open_container, refuse_too_many
+from pixelis.core.media_rgb import over_white
 
 if TYPE_CHECKING:
     from av.container import InputContainer

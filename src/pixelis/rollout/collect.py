@@ -34,7 +34,7 @@ from pixelis.data.world.verify import verify_trajectory
 from pixelis.policy.base import Policy, Task
 from pixelis.rollout.run import Limits, Runner
 from pixelis.rollout.workers import workers
-from pixelis.tools.cache import ResultCache
+from pixelis.tools.cache import cache_for
 from pixelis.tools.execute import Executor
 from pixelis.tools.settings import ToolSettings
 from pixelis.tools.toolbox import build_toolbox, resolved
@@ -160,7 +160,7 @@ def write_shard(folder: Path, number: int, split: str, seed: int, media: list, s
     part = _shard(folder, number).with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
     teacher = make_teacher()
-    executor = Executor(build_toolbox(settings), disabled=settings.disabled, cache=ResultCache())
+    executor = Executor(build_toolbox(settings), disabled=settings.disabled, cache=cache_for(settings))
     runner = Runner(teacher, executor, settings=settings, limits=LIMITS, num_parallel=1, num_parallel_calls=1)
     count = 0
     try:

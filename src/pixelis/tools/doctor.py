@@ -60,7 +60,7 @@ def _engines_of(op: str, settings: ToolSettings) -> dict[str, Any]:
         "engine": chosen,
         "problem": problem,
         "others": [
-            {"name": c.name, "is_ready": c.is_ready(settings), "note": c.note, "how_to_get": c.how_to_get}
+            {"name": c.name, "is_ready": c.is_ready(settings), "why_not": c.why_not(settings), "note": c.note, "how_to_get": c.how_to_get}
             for c in ENGINES[op]
             if c.name != chosen
         ],

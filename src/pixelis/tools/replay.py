@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from pixelis.core.errors import DataError, ReplayMismatch
+from pixelis.core.errors import MACHINE_ERRORS, ConfigError, DataError, ReplayMismatch
 from pixelis.core.grammar import render_response
 from pixelis.core.media import Medium, open_medium
 from pixelis.core.ops import Result, ZoomOutput
 from pixelis.core.store import Run
 from pixelis.core.trajectory import RESULT, Step, Trajectory
 from pixelis.core.wire import result_to_wire
-from pixelis.tools.execute import Executor
-from pixelis.tools.settings import ToolSettings
-from pixelis.tools.toolbox import build_toolbox
+from pixelis.tools.execute import DEADLINE_S, Executor
+from pixelis.tools.settings import OF_THE_MACHINE, ToolSettings, settings_with
+from pixelis.tools.toolbox import MOBILE_SAM_VARIABLE, MissingTool, build_what_can_be
 
-_NOT_REPLAYED = ("deadline", "unavailable", "crashed")
-"""Errors that depend on the machine's state, not on the call."""
+PATIENCE = 5
+"""A replay waits so many times as long as the run did: it is to say what differs, not how busy this machine is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,67 +42,116 @@ class Difference:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NotExecuted:
+    """One step that this machine could not execute: neither equal nor different."""
+
+    trajectory_id: str
+    step: int
+    """From 1."""
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.trajectory_id} step {self.step}: could not be executed\n  {self.why}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReplayReport:
     num_trajectories: int
     num_steps: int
     num_not_replayed: int
     """Steps whose stored error depends on the machine's state (a deadline, a missing engine)."""
     differences: tuple[Difference, ...]
+    not_executed: tuple[NotExecuted, ...] = ()
 
     @property
     def is_equal(self) -> bool:
-        return not self.differences
+        """Whether there was something to compare and all of it was found equal."""
+        return self.num_trajectories > 0 and not self.differences and not self.not_executed
+
+    @property
+    def verdict(self) -> str:
+        """In words: equal, nothing was compared, or how many differences and steps not executed."""
+        if not self.num_trajectories:
+            return "nothing was compared"
+        found = [f"{len(self.differences)} differences"] if self.differences else []
+        found += [f"{len(self.not_executed)} steps could not be executed"] if self.not_executed else []
+        return ", ".join(found) or "equal"
 
     def raise_if_different(self) -> None:
-        """Raises: ReplayMismatch: with both sides of every difference."""
-        if self.differences:
-            raise ReplayMismatch("\n".join(str(d) for d in self.differences))
+        """Raises: ReplayMismatch: with both sides of every difference, and every step that could not be executed."""
+        if not self.is_equal:
+            raise ReplayMismatch("\n".join(map(str, [*self.differences, *self.not_executed])) or self.verdict)
 
 
-def replay_run(run: Run, *, media: dict[str, Path] | None = None) -> ReplayReport:
+def replay_run(run: Run, *, media: dict[str, Path] | None = None, changes: Sequence[str] = ()) -> ReplayReport:
     """Replay every trajectory of a run.
 
     Args:
         media: where media are that the run does not hold itself, by SHA-256.
+        changes: texts KEY=VALUE, of OF_THE_MACHINE, in place of what is recorded. Versions tell other weights all the same.
 
     Raises:
         DataError: the run cannot be read.
+        ConfigError: a change of what a replay may not change.
     """
     num_trajectories = num_steps = num_skipped = 0
-    differences: list[Difference] = []
+    found: list[Difference | NotExecuted] = []
     executors: dict[str, Executor] = {}
+    _check_changes(changes)
     for trajectory in run.trajectories():
         num_trajectories += 1
         num_steps += len(trajectory.steps)
         num_skipped += sum(_depends_on_machine(step.result) for step in trajectory.steps)
-        differences += replay_trajectory(trajectory, run, executors=executors, media=media or {})
+        found += replay_trajectory(trajectory, run, executors=executors, media=media or {}, changes=changes)
     return ReplayReport(
-        num_trajectories=num_trajectories, num_steps=num_steps, num_not_replayed=num_skipped, differences=tuple(differences)
+        num_trajectories=num_trajectories,
+        num_steps=num_steps,
+        num_not_replayed=num_skipped,
+        differences=tuple(one for one in found if isinstance(one, Difference)),
+        not_executed=tuple(one for one in found if isinstance(one, NotExecuted)),
     )
 
 
 def replay_trajectory(
-    trajectory: Trajectory, run: Run, *, executors: dict[str, Executor] | None = None, media: dict[str, Path] | None = None
-) -> list[Difference]:
-    """The differences of one trajectory; none when it replays equal."""
+    trajectory: Trajectory,
+    run: Run,
+    *,
+    executors: dict[str, Executor] | None = None,
+    media: dict[str, Path] | None = None,
+    changes: Sequence[str] = (),
+) -> list[Difference | NotExecuted]:
+    """What is not equal in one trajectory; nothing when it replays equal."""
     try:
         medium = _medium_of(trajectory, run, media or {})
     except DataError as error:
-        return [_difference(trajectory, 0, "medium", f"SHA-256 {trajectory.medium.sha256}", str(error))]
-    executor = _executor_for(trajectory, {} if executors is None else executors)
+        found = [_difference(trajectory, 0, "medium", f"SHA-256 {trajectory.medium.sha256}", str(error))]
+        for number, step in enumerate(trajectory.steps, 1):
+            found += _check_evidence(trajectory, number, step, run)
+        return found
+    executor = _executor_for(trajectory, {} if executors is None else executors, changes)
     with medium:
         return list(_compare_steps(trajectory, run, medium, executor))
 
 
-def _compare_steps(trajectory: Trajectory, run: Run, medium: Medium, executor: Executor) -> Iterator[Difference]:
+def _compare_steps(trajectory: Trajectory, run: Run, medium: Medium, executor: Executor) -> Iterator[Difference | NotExecuted]:
     stored = trajectory.results
     for number, step in enumerate(trajectory.steps, 1):
         if step.call is not None and not _depends_on_machine(step.result):
             # Against the STORED earlier results: one difference does not hide or cause the next.
             replayed = executor.run(step.call, medium, stored[: number - 1]).result
-            if replayed != step.result:
+            if why := _why_not_executed(replayed, executor):
+                yield NotExecuted(trajectory_id=trajectory.id, step=number, why=why)
+            elif replayed != step.result:
                 yield _explain(trajectory, number, step.result, replayed)
         yield from _check_evidence(trajectory, number, step, run)
+
+
+def _why_not_executed(replayed: Result, executor: Executor) -> str:
+    """What kept this machine from executing a call; empty when it did."""
+    tool = executor.tools.get(replayed.op)
+    if isinstance(tool, MissingTool) and replayed.status != "disabled":
+        return tool.why  # also where the arguments were refused before the tool was reached: its version is not known
+    return replayed.error.message if _depends_on_machine(replayed) else ""
 
 
 def _check_evidence(trajectory: Trajectory, number: int, step: Step, run: Run) -> Iterator[Difference]:
@@ -154,21 +204,35 @@ def _difference(trajectory: Trajectory, step: int, what: str, stored: str, repla
 
 
 def _depends_on_machine(result: Result) -> bool:
-    return result.error is not None and result.error.kind in _NOT_REPLAYED
+    return result.error is not None and result.error.kind in MACHINE_ERRORS
 
 
-def _executor_for(trajectory: Trajectory, executors: dict[str, Executor]) -> Executor:
+def _check_changes(changes: Sequence[str]) -> None:
+    for change in changes:
+        if change.partition("=")[0] not in OF_THE_MACHINE:
+            raise ConfigError(f"a replay takes the tools as they are recorded, but for {', '.join(OF_THE_MACHINE)}; got {change!r}")
+
+
+def _executor_for(trajectory: Trajectory, executors: dict[str, Executor], changes: Sequence[str]) -> Executor:
     """An executor with the recorded settings; one for all trajectories that share them."""
     key = json.dumps(trajectory.settings, sort_keys=True)
     if key not in executors:
-        try:
-            settings = ToolSettings.model_validate(trajectory.settings)
-        except ValidationError as error:
-            raise DataError(
-                f"trajectory {trajectory.id}: its tool settings are not known to this version: {error.errors()[0]['msg']}"
-            ) from None
-        executors[key] = Executor(build_toolbox(settings), disabled=settings.disabled)
+        settings = settings_with(_recorded(trajectory), changes)
+        patient_s = {op: PATIENCE * limit_s for op, limit_s in DEADLINE_S.items()}
+        executors[key] = Executor(build_what_can_be(settings), deadline_s=patient_s, disabled=settings.disabled)
     return executors[key]
+
+
+def _recorded(trajectory: Trajectory) -> ToolSettings:
+    """The recorded settings, with the folder that the environment names: a recorded one may be another machine's."""
+    try:
+        settings = ToolSettings.model_validate({"device": "cpu", **trajectory.settings})  # recorded only where it is another
+    except ValidationError as error:
+        raise DataError(
+            f"trajectory {trajectory.id}: its tool settings are not known to this version: {error.errors()[0]['msg']}"
+        ) from None
+    folder = os.environ.get(MOBILE_SAM_VARIABLE)
+    return settings.model_copy(update={"mobile_sam_folder": folder}) if folder else settings
 
 
 def _medium_of(trajectory: Trajectory, run: Run, media: dict[str, Path]) -> Medium:

@@ -25,7 +25,7 @@ from pixelis.policy.base import Task
 from pixelis.policy.vlm import VlmPolicy
 from pixelis.rollout.run import Limits, Rollout, Runner
 from pixelis.rollout.workers import workers
-from pixelis.tools.cache import ResultCache
+from pixelis.tools.cache import cache_for
 from pixelis.tools.execute import Executor
 from pixelis.tools.settings import ToolSettings
 from pixelis.tools.toolbox import build_toolbox
@@ -123,7 +123,7 @@ def _answer(equipment: Equipment, weights: Path, version: int, prompt: Prompt) -
     global _place
     if _place is None:
         torch.set_num_threads(1)
-        executor = Executor(build_toolbox(equipment.settings), disabled=equipment.settings.disabled, cache=ResultCache())
+        executor = Executor(build_toolbox(equipment.settings), disabled=equipment.settings.disabled, cache=cache_for(equipment.settings))
         _place = _Place(equipment.make_policy(), executor)
     if _place.version != version:
         with _place.policy.paused() as model:
