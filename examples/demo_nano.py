@@ -1,6 +1,6 @@
 """Ask the trained policy of the package, let it learn from a short shifted stream, and write a report. The second half of `make demo`.
 
-    python examples/demo_nano.py [--policy nano-sft] [--out runs/demo-nano]
+    python examples/demo_nano.py [--policy nano-rft] [--out runs/demo-nano]
 
 The items are PixelWorld's, from its test split, whose words, fonts and layouts no training has seen.
 """
@@ -49,14 +49,14 @@ def ask_three(policy_name: str, out: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--policy", default="nano-sft", help="a checkpoint of the package")
+    parser.add_argument("--policy", default="nano-rft", help="a checkpoint of the package")
     parser.add_argument("--out", type=Path, default=Path("runs/demo-nano"), help="the run folder; made anew")
     given = parser.parse_args()
     start = time.perf_counter()
     for folder in (given.out, ADAPT):
         shutil.rmtree(folder, ignore_errors=True)
     page = ask_three(given.policy, given.out)
-    print("\n== learning while it serves: a dozen darkened questions, without labels (the truth is only shown)")
+    print("\n== learning while it serves: three dozen darkened questions, without labels (the truth is only shown)")
     app(["adapt", RECIPE, "--checkpoint", given.policy], standalone_mode=False)
     app(["report", str(ADAPT), "--out", "runs/demo.html"], standalone_mode=False)
     print(f"viewer page: {page}\nreport page: runs/demo.html\nall this took {time.perf_counter() - start:.0f} s")
