@@ -12,7 +12,10 @@ from typer.testing import CliRunner
 
 from pixelis.cli_probe import app
 from pixelis.core.errors import DataError
+from pixelis.eval.metrics.selective_pair import PERCENTILE
 from pixelis.eval.revote import HEAD, changed, hold_all, revote_json, revote_text
+from pixelis.serve.report.curves import figures
+from pixelis.serve.report.sources import read_journal
 from pixelis.ttrl.decide import DecisionSettings, decide, dump
 from pixelis.ttrl.facts import NeighbourFacts, QueryFacts, RolloutFacts, dump_facts
 from pixelis.ttrl.reliability import Cast
@@ -43,7 +46,8 @@ def write_run(folder, *, is_audited=True, neighbour=None):
         audits.append({"query": facts.id, "right": decision.label == "A" if is_audited else None, "each": each})
     (folder / "queries.jsonl").write_bytes(b"".join(queries))
     (folder / "audit.jsonl").write_text("".join(json.dumps(line) + "\n" for line in audits))
-    (folder / "adapt.json").write_text(json.dumps({"settings": {"decision": json.loads(dump(SETTINGS))}}))
+    settings = {"neighbours": 1, "omega": 0.5, "seed": 0, "decision": json.loads(dump(SETTINGS))}
+    (folder / "adapt.json").write_text(json.dumps({"settings": settings}))
     return folder
 
 
@@ -68,6 +72,39 @@ def test_three_queries_by_hand(tmp_path):
     assert (plain.selection.coverage.value, plain.selection.error.value) == (1.0, pytest.approx(2 / 3))
     # The first rollout is right twice.
     assert found["the first rollout", "no voice"].selection.error.value == pytest.approx(1 / 3)
+
+
+def test_hard_majority_at_the_same_coverage_by_hand(tmp_path):
+    held = rows(write_run(tmp_path / "run"))["as it was held", "no voice"]
+    # Hard majority: B by 1, wrong; B, wrong, and A, right, by 1/3 each. The second of two answers is one of these: 1.5 errors of 2.
+    assert held.hard_error == pytest.approx(0.75)
+    assert (held.hard_point.threshold, held.hard_point.coverage, held.hard_point.risk) == (pytest.approx(1 / 3), 1.0, pytest.approx(2 / 3))
+    # AURC 11/18 against (1 + 1.5 / 2 + 2 / 3) / 3.
+    assert held.gap.value == pytest.approx(11 / 18 - (1 + 0.75 + 2 / 3) / 3) and held.gap.count == 3
+    assert held.gap.low <= held.gap.value <= held.gap.high
+
+
+def test_each_vote_stands_beside_hard_majority_on_the_same_facts(tmp_path):
+    found = rows(write_run(tmp_path / "run", neighbour="A"))
+    for (vote, state), one in found.items():
+        if vote.startswith("hard majority"):
+            assert one.hard_error == one.selection.full_error.value and one.gap.value == 0.0, (vote, state)
+    assert found["majority", "no voice"].hard_error == pytest.approx(2 / 3)
+    # With a neighbour that says A, as sure as 1: A by 1.9 to 0.4 and by 2 to 0.9; B by 1.5 to 1, 0.2 of 2.5, abstains.
+    held = found["as it was held", "as found"]
+    assert (held.selection.coverage.value, held.selection.error.value) == (pytest.approx(2 / 3), 0.0)
+    # Hard majority: A 3 to 1 and B 3 to 1, by 1/2 each; A 2 to 2.
+    assert held.hard_error == pytest.approx(0.5) and held.hard_point.coverage == pytest.approx(2 / 3)
+
+
+def test_fewer_rollouts_are_the_first_ones(tmp_path):
+    found = rows(write_run(tmp_path / "run"))
+    one = found["as it was held, 1 of 3", "no voice"]
+    # A, A and B, each alone: nobody abstains, and all margins are 1.
+    assert (one.selection.coverage.value, one.selection.error.value) == (1.0, pytest.approx(1 / 3))
+    assert one.curve.aurc == pytest.approx(1 / 3)
+    assert found["hard majority, 1 of 3", "no voice"].selection.error.value == pytest.approx(1 / 3)
+    assert not any(" 0 of 3" in vote for vote, _ in found)
 
 
 def test_a_neighbour_with_a_voice_and_flipped(tmp_path):
@@ -106,8 +143,24 @@ def test_a_run_without_audit(tmp_path):
 
 
 def test_the_command(tmp_path):
-    run = write_run(tmp_path / "run")
+    run = write_run(tmp_path / "run", neighbour="A")
     shown = CliRunner().invoke(app, ["revote", str(run)])
     assert shown.exit_code == 0 and all(word in shown.output for word in HEAD)
     told = json.loads(CliRunner().invoke(app, ["revote", str(run), "--json"]).output)
     assert told == revote_json(hold_all(run)) and "hard majority" in revote_text(hold_all(run))
+    assert told["again"] is None and told["votes"][0]["hard_majority"]["aurc_gap"]["method"] == PERCENTILE
+
+
+def test_curves_that_the_report_draws(tmp_path):
+    run, found = write_run(tmp_path / "run", neighbour="A"), tmp_path / "made" / "curves"
+    shown = CliRunner().invoke(app, ["revote", str(run), "--curves", str(found)])
+    names = ["confidence-20-flipped", "confidence-as-found", "hard-majority-20-flipped", "hard-majority-as-found"]
+    assert shown.exit_code == 0 and sorted(path.stem for path in found.iterdir()) == names
+    journal = read_journal(found / "hard-majority-as-found.jsonl", name="hard", info={})
+    # A and B 2 to 2; A 3 to 1; B 3 to 1: by 1/2 one of two is wrong, and A is right by 0.
+    assert [(row["query"], row["coverage"], row["risk"], row["margin"]) for row in journal.rows] == [
+        (2, pytest.approx(2 / 3), 0.5, pytest.approx(0.5)),
+        (3, 1.0, pytest.approx(1 / 3), 0.0),
+    ]
+    pytest.importorskip("matplotlib")
+    assert "What abstaining is worth" in [figure.title for figure in figures(journal)]
