@@ -118,9 +118,10 @@ def process(
     plans: Annotated[int, typer.Option(min=0, help="So many plans are re-executed on changed media, for PRC.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:
-    """How answers were obtained: RaPR, RaCPR, VisFid, action entropy, PRC, and their correlation with being right."""
+    """How answers were obtained: RaPR, RaCPR, VisFid, action entropy, PRC, and how they go with being right and foretell it; leaves
+    process.json in the run."""
     from pixelis.agent import make_executor
-    from pixelis.eval.process_run import process_json, process_report, process_text
+    from pixelis.eval.process_run import process_json, process_report, process_text, write_process
     from pixelis.tools.engines.encoder_efficientnet import EfficientNetEncoder
     from pixelis.tools.settings import ToolSettings
     from pixelis.tools.toolbox import resolved
@@ -128,10 +129,11 @@ def process(
     executor = make_executor(resolved(ToolSettings())) if plans else None
     with progress_line("cosines") as progress:
         report = process_report(run, dev, EfficientNetEncoder(), executor=executor, num_plans=plans, progress=progress)
+    path = write_process(run, report)
     if as_json:
         print(json.dumps(process_json(report), indent=1))
     else:
-        out.print(process_text(report))
+        out.print(f"{process_text(report)}\n\nin {path}")
 
 
 def _score_bench(run: Path, compare: Path | None, *, as_json: bool) -> None:
@@ -146,10 +148,15 @@ def _score_bench(run: Path, compare: Path | None, *, as_json: bool) -> None:
         out.print(report_text(found))
 
 
-@app.command(epilog="Example:  pixelis eval bench vstar ~/data/vstar_bench --policy vlm --model FOLDER --run runs/vstar")
+@app.command(
+    epilog="Examples:  pixelis eval bench vstar ~/data/vstar_bench --policy vlm --model FOLDER --run runs/vstar   |   "
+    "pixelis eval bench vsibench hub: --policy endpoint --run runs/vsi"
+)
 def bench(
     name: Annotated[str, typer.Argument(help="vstar, mmbench, mvbench, infographicvqa, videommmu or vsibench.")],
-    folder: Annotated[Path, typer.Argument(help="Where its published files lie; when some are missing, which ones is said.")],
+    folder: Annotated[
+        str, typer.Argument(help="Where its published files lie; which are missing is said. Fetched by hub: or hub:OWNER/NAME@REVISION.")
+    ],
     run: Annotated[Path, typer.Option(help="Where to leave trajectories and scores; a run begun there goes on.")],
     policy: PolicyOption = None,
     model: ModelOption = None,
@@ -162,18 +169,20 @@ def bench(
 ) -> None:
     """Let a policy answer a public benchmark, and score it by the official rules."""
     from pixelis.agent import make_executor, make_policy
+    from pixelis.eval.bench.hub import local_folder
     from pixelis.eval.bench.report import report_json, report_text
     from pixelis.eval.bench.run import evaluate_bench
     from pixelis.rollout.run import Limits
 
     wanted = recipe_of(recipe, policy, model, seed, no_tools=no_tools)
+    files = local_folder(name, folder)
     limits = Limits(max_steps=wanted.limits.max_steps, max_seconds=wanted.limits.max_seconds)
     answering = make_policy(wanted.policy)
     try:
         with progress_line(f"{name} items") as progress:
             found = evaluate_bench(
                 name,
-                folder,
+                files,
                 answering,
                 make_executor(wanted.tools),
                 wanted.tools,

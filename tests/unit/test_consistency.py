@@ -33,7 +33,7 @@ from pixelis.eval.consistency_table import ORACLE, SINGLE, consistency_from_json
 from pixelis.eval.pixelworld import ItemSet, evaluate
 from pixelis.eval.sweep import Sweep
 from pixelis.serve.report import write_report
-from pixelis.serve.report.provenance import probe_command
+from pixelis.serve.report.commands import probe_command
 from pixelis.testing import ScriptedPolicy
 from pixelis.tools.execute import Executor
 from pixelis.tools.settings import ToolSettings
@@ -216,6 +216,23 @@ def test_no_method_but_the_oracle_looks_at_the_truth():
     assert there.rows[-1].accuracy.value + back.rows[-1].accuracy.value > 1
 
 
+def test_chain_stability_by_hand():
+    """The first item: two equal chains; a third with another op whose box has IoU 1/2 with theirs: 1, 1/4, 1/4. The second: a chain beside
+    none: 0. Nobody took a step on the third, and the fourth has one rollout: unscored. (1/2 + 0) / 2.
+    """
+    chains = [((read("EXIT"),), (read("EXIT"),), (looked(20),)), ((read("EXIT"),), ()), ((), (), ()), ((read("EXIT"),),)]
+    pools = [Pool(str(n), tuple(draw(k, "a", evidence=one) for k, one in enumerate(some))) for n, some in enumerate(chains)]
+    other = draw(0, "a", kind="off", evidence=(looked(10),))
+    found = make_consistency([replace(one, off=(other,), greedy=other) for one in pools], judge)
+    stable = found.stability
+    assert (stable.value, stable.count, stable.num_unscored) == (pytest.approx(0.25), 2, 2)
+    assert "RCS 0.250" in consistency_text(found) and "over 2 items; on 2 others" in consistency_text(found)
+    assert consistency_json(found)["stability"]["num_unscored"] == 2
+    # sabotage: a policy that only talks has no chains, and its stability is unknown, not perfect
+    silent = make_consistency(ITEMS, judge)
+    assert math.isnan(silent.stability.value) and silent.stability.num_unscored == 4 and "RCS -:" in consistency_text(silent)
+
+
 def test_json_and_text_hold_what_was_found():
     found = make_consistency(ITEMS, judge, fitted=Fitted(weight=0.4), num_late=2)
     values = json.loads(json.dumps(consistency_json(found), allow_nan=False))
@@ -379,7 +396,7 @@ def test_the_command_that_makes_it_again():
     }
     assert probe_command(info, "votes") == (
         "pixelis eval consistency --policy nano-sft --split test --items 40 --seed 3 "
-        "--rollouts 2 --temperature 0.7 --fusion --calibration cal --out votes"
+        "--rollouts 2 --temperature 0.7 --fusion --calibration cal --out votes  # not recorded: the command as given"
     )
 
 
@@ -387,6 +404,7 @@ def test_the_command_rolls_out_and_votes(tmp_path):
     words = ["consistency", "--policy", "planner", "--items", "1", "--family", "no_tool", "--rollouts", "2", "--out", str(tmp_path / "run")]
     found = CliRunner().invoke(app, words)
     assert found.exit_code == 0, found.output
-    assert "majority" in found.stdout and "calibrated is left out: it needs rollouts of another, labelled split" in found.stdout
+    assert "majority" in found.stdout and "RCS " in found.stdout
+    assert "calibrated is left out: it needs rollouts of another, labelled split" in found.stdout
     values = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert values["evaluation"] == "consistency" and [row["name"] for row in values["methods"]][:2] == ["single", "greedy"]

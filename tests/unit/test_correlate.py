@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from pixelis.eval.correlate import correlation, point_biserial, spearman
+from pixelis.eval.correlate import Correlation, correlation, point_biserial, spearman, with_q
 from pixelis.eval.logistic import auc, average_precision, fit_logistic, foretell
 from pixelis.eval.stats import BCA, NO_INTERVAL, bca, known_rate
 
@@ -71,7 +72,7 @@ def test_what_only_the_control_explains_is_no_correlation():
     plain, partial = correlation(one, two, **FEW), correlation(one, two, [length], **FEW)
     assert plain.value > 0.8 and plain.low > 0.7 and plain.p < 0.01 and plain.method == BCA
     assert abs(partial.value) < 0.15 and partial.low < 0 < partial.high and partial.p > 0.05
-    assert correlation(one, two, [length], seed=2, **FEW) == correlation(one, two, [length], seed=2, **FEW)
+    assert correlation(one, two, [length], seed=2, **FEW).to_json() == correlation(one, two, [length], seed=2, **FEW).to_json()
     # sabotage: reversed, it correlates the other way
     assert correlation(one, -two, **FEW).value == pytest.approx(-plain.value)
 
@@ -79,6 +80,16 @@ def test_what_only_the_control_explains_is_no_correlation():
 def test_permutation_p_by_hand():
     # 4 items in the same order: of 24 orders one is as good, and by symmetry one as bad: 2 / 24
     assert spearman([1, 2, 3, 4], [1, 2, 3, 4], **FEW).p == pytest.approx(2 / 24)
+
+
+def test_q_by_hand_over_one_table():
+    # ascending: 0.005 * 4 / 1, 0.01 * 4 / 2, 0.03 * 4 / 3, 0.04 * 4 / 4; one without a p is no test
+    table = [Correlation(0.1, NAN, NAN, p, 9, 0, NO_INTERVAL) for p in (0.01, 0.04, NAN, 0.03, 0.005)]
+    found = with_q(table)
+    assert [one.q for one in found] == pytest.approx([0.02, 0.04, NAN, 0.04, 0.02], nan_ok=True)
+    assert [one.p for one in found] == pytest.approx([one.p for one in table], nan_ok=True)
+    assert found[0].to_json()["q"] == pytest.approx(0.02) and found[2].to_json()["q"] is None and table[0].to_json()["q"] is None
+    assert with_q([]) == []
 
 
 def test_no_variation_is_unknown():
@@ -109,6 +120,20 @@ def test_average_precision_by_hand_with_ties():
     assert average_precision([0.9, 0.5, 0.5, 0.1], [1, 1, 0, 0]) == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
     assert average_precision([0.5, 0.5, 0.9, 0.1], [0, 1, 1, 0]) == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
     assert average_precision([1, 1, 1, 1], [1, 0, 0, 0]) == 0.25 and math.isnan(average_precision([0.1], [0]))
+
+
+def test_scores_of_several_resamples_at_once():
+    scores, right = [[0.9, 0.5, 0.5, 0.1], [0.1, 0.9, 0.2, 0.3], [0.1, 0.2, 0.3, 0.4]], [[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+    # the second row: its one right item scores lowest, so all four are taken to reach it
+    assert auc(scores, right) == pytest.approx([3.5 / 4, 0, NAN], nan_ok=True)
+    assert average_precision(scores, right) == pytest.approx([5 / 6, 1 / 4, NAN], nan_ok=True)
+
+
+def test_auc_agrees_with_scipys_rank_test():
+    generator = np.random.default_rng(7)
+    scores, right = generator.integers(0, 6, 60), generator.random(60) < 0.4
+    rank_test = stats.mannwhitneyu(scores[right], scores[~right])
+    assert auc(scores, right) == pytest.approx(rank_test.statistic / (right.sum() * (~right).sum()))
 
 
 def test_logistic_without_features_that_vary_is_the_base_rate():
@@ -143,6 +168,20 @@ def test_logistic_auc_and_average_precision_agree_with_scikit_learn():
     assert average_precision(scores, right) == pytest.approx(sklearn_metrics.average_precision_score(right, scores))
 
 
+def test_foretelling_by_hand():
+    # Every right item but one has 1, every wrong item but one has 0; of ten items each. In each fold the weight is above 0, so 1 scores
+    # above 0: of 100 pairs 81 are won and 9 + 9 tied. From the top: 9 of 10 right, then all 20: 0.9 * 0.9 + 0.1 * 0.5.
+    values = np.array([[1.0]] * 9 + [[0.0]] + [[0.0]] * 9 + [[1.0]])
+    right = [1] * 10 + [0] * 10
+    model = fit_logistic(values, right)
+    assert auc(model.probability(values), right) == pytest.approx(0.9)
+    assert average_precision(model.probability(values), right) == pytest.approx(0.86)
+    # told the wrong way round, the model turns its weight round and foretells the same
+    one, other = foretell(values, right, **FEW), foretell(1 - values, right, **FEW)
+    assert one.auc.value == pytest.approx(other.auc.value) and one.auc.value > 0.7
+    assert one.model.weight_F[0] == pytest.approx(-other.model.weight_F[0], abs=1e-6)
+
+
 def test_foretelling_is_judged_on_items_not_seen():
     generator = np.random.default_rng(5)
     right = np.tile([0.0, 1.0], 60)
@@ -151,5 +190,8 @@ def test_foretelling_is_judged_on_items_not_seen():
     # forty columns of noise fit what they see, and foretell nothing
     noise = foretell(generator.normal(size=(120, 40)), right, num_resamples=200)
     assert noise.auc.low < 0.5 < noise.auc.high or noise.auc.value < 0.65
+    told = telling.to_json(["signal"])
+    assert told["weights"]["signal"] > 0 and told["auc"]["count"] == 120 and told["features"] == ["signal"]
     few = foretell(np.array([[1.0], [2.0], [NAN]]), [1, 0, 1])
     assert math.isnan(few.auc.value) and few.model is None and (few.auc.count, few.auc.num_unscored) == (2, 1)
+    assert few.to_json(["one"])["weights"] is None and few.to_json(["one"])["auc"]["value"] is None

@@ -11,9 +11,11 @@ import numpy as np
 
 from pixelis.core.errors import DataError
 from pixelis.eval.consistency import METHODS, Choice, Draw, Fitted, Judge, Method, Pool
+from pixelis.eval.metrics.process import chain_stability
 from pixelis.eval.metrics.selective import reliability, risk_coverage, selective_error
 from pixelis.eval.report import number_text, rate_text, table_text
 from pixelis.eval.stats import Rate, benjamini_hochberg, from_known, known, mean_rate, paired_p, rate_from_json
+from pixelis.ttrl.similarity import similarity
 
 SINGLE, ORACLE = "single", "oracle"
 """The mean of one rollout, which the others are compared with; and any rollout right, which is a ceiling and no method."""
@@ -55,6 +57,8 @@ class Row:
 @dataclass(frozen=True, kw_only=True)
 class Consistency:
     rows: tuple[Row, ...]
+    stability: Rate
+    """RCS of the rollouts with tools on, over items; see `stability`."""
     num_items: int
     num_rollouts: int
     """With tools on, of all items together."""
@@ -103,6 +107,7 @@ def make_consistency(pools: Sequence[Pool], judge: Judge, *, fitted: Fitted | No
     draws = [draw for pool in pools for draw in pool.on]
     return Consistency(
         rows=tuple(rows),
+        stability=stability(pools, seed=seed),
         num_items=len(pools),
         num_rollouts=len(draws),
         num_confident=sum(draw.facts.confidence is not None for draw in draws),
@@ -111,6 +116,18 @@ def make_consistency(pools: Sequence[Pool], judge: Judge, *, fitted: Fitted | No
         fitted=_fitted_json(fitted),
         left_out=left_out,
     )
+
+
+def stability(pools: Sequence[Pool], *, seed: int = 0) -> Rate:
+    """RCS: the mean behavioural similarity of an item's rollouts with tools on, over all pairs, averaged over items.
+
+    Unscored are an item with one rollout, and one on which no rollout took a step: without chains there is nothing to be stable, and a
+    policy that only talks would look perfect. A rollout without steps beside one with some counts, and shares nothing with it.
+
+    Source: paper §4.2 (RCS), §3.2.3, Eq. 4 (similarity).
+    """
+    chains = [[draw.facts.evidence for draw in pool.on] for pool in pools]
+    return chain_stability([some if any(some) else [] for some in chains], similarity, seed=seed)
 
 
 def _lacks(method: Method, name: str, pools: Sequence[Pool], fitted: Fitted | None) -> str:
@@ -179,7 +196,7 @@ def _spent(draws: Sequence[Draw], what: str, is_one: bool) -> float:
 
 _RATES = ("accuracy", "difference", "coverage", "error")
 _NUMBERS = ("p", "q", "aurc", "ece", "rollouts", "tokens", "calls")
-_REST = tuple(field.name for field in fields(Consistency) if field.name != "rows")
+_REST = tuple(field.name for field in fields(Consistency) if field.name not in ("rows", "stability"))
 
 
 def consistency_json(found: Consistency) -> dict[str, Any]:
@@ -194,7 +211,7 @@ def consistency_json(found: Consistency) -> dict[str, Any]:
         for row in found.rows
     ]
     rest = {key: dict(value) if isinstance(value := getattr(found, key), Mapping) else value for key in _REST}
-    return {"methods": rows, **rest}
+    return {"methods": rows, "stability": found.stability.to_json(), **rest}
 
 
 def consistency_from_json(values: Mapping[str, Any]) -> Consistency:
@@ -211,7 +228,7 @@ def consistency_from_json(values: Mapping[str, Any]) -> Consistency:
         )
         for row in values["methods"]
     )
-    return Consistency(rows=rows, **{key: values[key] for key in _REST})
+    return Consistency(rows=rows, stability=rate_from_json(values["stability"]), **{key: values[key] for key in _REST})
 
 
 HEAD = (
@@ -242,7 +259,10 @@ def row_texts(row: Row) -> list[str]:
 
 def remarks(found: Consistency) -> list[str]:
     """What has to be said of the table."""
+    stable = found.stability
     words = [
+        f"RCS {rate_text(stable)}: how alike an item's rollouts are, over {stable.count} items; on {stable.num_unscored} others there was "
+        "nothing to compare (fewer than two rollouts, or none with a step)",
         f"{found.num_ranked} of {found.num_rollouts} rollouts ranked several answers; the others stand for their one answer in ranked",
         f"{found.num_confident} of {found.num_rollouts} rollouts record how probable their answer was; unknown counts as the mean",
     ]

@@ -1,19 +1,19 @@
 """Do process metrics go with being right? Pearson, point-biserial, Spearman and partial correlations, with intervals and tests. Pure.
 
-N items, B resamples, C controls (chain length, KL). Source: paper §4 ("Process metrics vs. correctness"), supplement 5.
+N items, B resamples, C controls (chain length, surprisal). Source: paper §4 ("Process metrics vs. correctness"), supplement 5.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from pixelis.eval.stats import BATCH_NUMBERS, BCA, NO_INTERVAL, NUM_RESAMPLES, bca, known
+from pixelis.eval.stats import BATCH_NUMBERS, BCA, NO_INTERVAL, NUM_RESAMPLES, bca, benjamini_hochberg, known
 
 _TINY = 1e-12
 """Of a column's own sum of squares: what is left below this share is rounding, not variation."""
@@ -30,6 +30,7 @@ class Correlation:
         count: items behind it.
         num_unscored: items of which a value or a control is unknown.
         method: of the interval: `BCA` or `NO_INTERVAL`.
+        q: p after Benjamini-Hochberg over the correlations of one table, see `with_q`; NaN outside of one.
     """
 
     value: float
@@ -39,11 +40,18 @@ class Correlation:
     count: int
     num_unscored: int
     method: str
+    q: float = math.nan
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; what is unknown is None."""
-        numbers = {name: known(getattr(self, name)) for name in ("value", "low", "high", "p")}
+        numbers = {name: known(getattr(self, name)) for name in ("value", "low", "high", "p", "q")}
         return {**numbers, "count": self.count, "num_unscored": self.num_unscored, "method": self.method}
+
+
+def with_q(table: Sequence[Correlation]) -> list[Correlation]:
+    """The correlations of one table with their q; one without a p counts for no test, and its q is NaN."""
+    q = benjamini_hochberg([one.p for one in table])
+    return [replace(one, q=float(value)) for one, value in zip(table, q, strict=True)]
 
 
 def spearman(one_N: Sequence[float], two_N: Sequence[float], *, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> Correlation:

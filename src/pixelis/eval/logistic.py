@@ -1,6 +1,7 @@
 """How well process metrics foretell a right answer: a regularised logistic model, the area under its ROC curve, average precision. Pure.
 
-N items, F features. Source: paper, supplement 5 ("Logistic view").
+B resamples, N items, F features. scipy finds the model's weights and the ranks behind the area; it has no average precision.
+Source: paper, supplement 5 ("Logistic view").
 """
 
 from __future__ import annotations
@@ -8,16 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 from scipy.special import expit
 
-from pixelis.eval.stats import BCA, NO_INTERVAL, NUM_RESAMPLES, Rate, bca
+from pixelis.eval.stats import BCA, NO_INTERVAL, NUM_RESAMPLES, Rate, bca, known
 
 STRENGTH = 1.0
 """Of the L2 penalty on weights per standard deviation."""
-MAX_STEPS = 100
+LEAST_SLOPE = 1e-8
+"""Of the loss per item, where the fit ends."""
 FOLDS = 5
 
 
@@ -36,7 +39,7 @@ class Logistic:
 
 
 def fit_logistic(features_NF: np.ndarray, is_right_N: Sequence[float], *, strength: float = STRENGTH) -> Logistic:
-    """Minimise log loss + strength / 2 * |weights|^2 by Newton's method, over standardised features; the intercept is free.
+    """Minimise log loss + strength / 2 * |weights|^2 over standardised features; the intercept is free.
 
     Args:
         features_NF: finite.
@@ -45,6 +48,7 @@ def fit_logistic(features_NF: np.ndarray, is_right_N: Sequence[float], *, streng
 
     Raises:
         ValueError: any of this does not hold.
+        ArithmeticError: no best weights were found.
     """
     features, right = np.asarray(features_NF, float), np.asarray(is_right_N, float)
     if features.ndim != 2 or right.shape != (len(features),) or not np.isfinite(features).all() or not strength > 0:
@@ -60,45 +64,54 @@ def fit_logistic(features_NF: np.ndarray, is_right_N: Sequence[float], *, streng
         score = design @ weights
         return float(np.sum(np.logaddexp(0, score) - right * score) + 0.5 * np.sum(penalty * weights**2))
 
-    weights = np.zeros(design.shape[1])
-    for _ in range(MAX_STEPS):
+    def slope(weights: np.ndarray) -> np.ndarray:
+        return design.T @ (expit(design @ weights) - right) + penalty * weights
+
+    def curvature(weights: np.ndarray) -> np.ndarray:
         chance = expit(design @ weights)
-        slope = design.T @ (chance - right) + penalty * weights
-        if np.abs(slope).max() < 1e-9 * len(right):
-            break
-        curvature = (design * (chance * (1 - chance))[:, None]).T @ design + np.diag(penalty)
-        step = np.linalg.solve(curvature + 1e-12 * np.eye(len(weights)), slope)
-        size = 1.0
-        while loss(weights - size * step) > loss(weights) and size > 1e-6:  # far from the best point a whole step may overshoot
-            size /= 2
-        weights = weights - size * step
-    return Logistic(float(weights[0]), weights[1:], mean_F, std_F)
+        return (design * (chance * (1 - chance))[:, None]).T @ design + np.diag(penalty)
+
+    start, options = np.zeros(design.shape[1]), {"gtol": LEAST_SLOPE * len(right)}
+    found = optimize.minimize(loss, start, method="trust-exact", jac=slope, hess=curvature, options=options)
+    if not found.success:
+        raise ArithmeticError(f"the logistic model of {features.shape} features found no best weights: {found.message}")
+    return Logistic(float(found.x[0]), found.x[1:], mean_F, std_F)
 
 
-def auc(scores_N: Sequence[float], is_right_N: Sequence[float]) -> float:
-    """Chance that a right item scores above a wrong one, a tie counting half, in [0, 1]; NaN unless both kinds are there."""
-    right_N = np.asarray(is_right_N, bool)
-    num_right = int(right_N.sum())
-    num_wrong = right_N.size - num_right
-    if not num_right or not num_wrong:
-        return math.nan
-    above = stats.rankdata(scores_N)[right_N].sum() - num_right * (num_right + 1) / 2
-    return float(above / (num_right * num_wrong))
+def auc(scores_BN: Sequence[float] | np.ndarray, is_right_BN: Sequence[float] | np.ndarray, axis: int = -1) -> np.ndarray:
+    """Chance that a right item scores above a wrong one, a tie counting half.
+
+    Args:
+        scores_BN, is_right_BN: [B, N], or [N] for one.
+        axis: as scipy's bootstrap names it; the last.
+
+    Returns:
+        [B], or one, in [0, 1]; NaN unless both kinds are there.
+    """
+    right_BN = np.asarray(is_right_BN, bool)
+    num_right_B = right_BN.sum(-1)
+    above_B = (stats.rankdata(scores_BN, axis=-1) * right_BN).sum(-1) - num_right_B * (num_right_B + 1) / 2
+    with np.errstate(invalid="ignore"):
+        return above_B / (num_right_B * (right_BN.shape[-1] - num_right_B))
 
 
-def average_precision(scores_N: Sequence[float], is_right_N: Sequence[float]) -> float:
-    """Sum over thresholds of the gain in recall times the precision there, in (0, 1]; NaN when nothing is right.
+def average_precision(scores_BN: Sequence[float] | np.ndarray, is_right_BN: Sequence[float] | np.ndarray, axis: int = -1) -> np.ndarray:
+    """Mean over the right items of the share of right ones among all that score as high, which is the gain in recall times the precision.
 
     Items of one score are taken together, so that their order does not matter.
+
+    Args:
+        scores_BN, is_right_BN, axis: as of `auc`.
+
+    Returns:
+        [B], or one, in (0, 1]; NaN where nothing is right.
     """
-    scores_N, right_N = np.asarray(scores_N, float), np.asarray(is_right_N, bool)
-    if not right_N.any():
-        return math.nan
-    order = np.argsort(-scores_N, kind="stable")
-    is_last = np.append(np.diff(scores_N[order]) != 0, True)
-    hits = np.cumsum(right_N[order])[is_last]
-    taken = np.flatnonzero(is_last) + 1
-    return float(np.sum(np.diff(hits, prepend=0) * hits / taken) / right_N.sum())
+    lows_BN, right_BN = -np.asarray(scores_BN, float), np.asarray(is_right_BN, bool)
+    taken_BN = stats.rankdata(lows_BN, method="max", axis=-1).astype(int)
+    hits_BN = np.take_along_axis(right_BN, np.argsort(lows_BN, axis=-1), -1).cumsum(-1)
+    hits_BN = np.take_along_axis(hits_BN, taken_BN - 1, -1)
+    with np.errstate(invalid="ignore"):
+        return (right_BN * hits_BN / taken_BN).sum(-1) / right_BN.sum(-1)
 
 
 @dataclass(frozen=True)
@@ -115,6 +128,22 @@ class Foretelling:
     average_precision: Rate
     base_rate: float
     model: Logistic | None
+
+    def to_json(self, features: Sequence[str]) -> dict[str, Any]:
+        """Plain JSON values; what is unknown is None.
+
+        Args:
+            features: [F] names, in order.
+        """
+        weights = None if self.model is None else dict(zip(features, self.model.weight_F.tolist(), strict=True))
+        return {
+            "features": list(features),
+            "auc": self.auc.to_json(),
+            "average_precision": self.average_precision.to_json(),
+            "base_rate": known(self.base_rate),
+            "intercept": None if self.model is None else self.model.intercept,
+            "weights": weights,
+        }
 
 
 def foretell(
@@ -148,9 +177,9 @@ def foretell(
         foretold[here] = fit_logistic(features[~here], right[~here], strength=strength).probability(features[here])
     rates = []
     for statistic in (auc, average_precision):
-        low, high = bca((foretold, right), statistic, seed=seed, num_resamples=num_resamples, is_vectorized=False)
+        low, high = bca((foretold, right), statistic, seed=seed, num_resamples=num_resamples)
         method = NO_INTERVAL if math.isnan(low) else BCA
-        rates.append(Rate(statistic(foretold, right), low, high, right.size, method, num_unscored))
+        rates.append(Rate(float(statistic(foretold, right)), low, high, right.size, method, num_unscored))
     return Foretelling(rates[0], rates[1], base_rate, fit_logistic(features, right, strength=strength))
 
 
