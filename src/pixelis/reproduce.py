@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pixelis.config import recipe_tables
+from pixelis.config import recipe_text
 from pixelis.core.errors import ConfigError, DataError
 
 RECORD_FILE = "reproduce.json"
@@ -118,7 +118,7 @@ def _stamp(stage: StageTable) -> str:
     digest = hashlib.sha256(json.dumps(stage.command).encode())
     for word in stage.command:
         if word.endswith(".toml") and Path(word).is_file():
-            digest.update(json.dumps(recipe_tables(Path(word)), sort_keys=True, default=str).encode())
+            digest.update(recipe_text(Path(word)).encode())
     return digest.hexdigest()[:16]
 
 

@@ -12,6 +12,7 @@ pytest.importorskip("peft")
 
 from tests.e2e.inprocess import pixelis
 
+from pixelis.core.command import read_commands
 from pixelis.data.cota.load import read_traces
 from pixelis.policy.vlm_load import load_checkpoint
 from pixelis.testing.tiny_vlm import make_checkpoint
@@ -97,6 +98,9 @@ def test_the_papers_second_phase_on_a_tiny_model(papers_sft, tmp_path):
     assert [row["update"] for row in rows] == [0, 1] and rows[0]["kl"] == 0 and rows[0]["mismatch"] < 1e-3
     assert load_checkpoint(tiny, adapter=tmp_path / "rft" / "policy")
     assert "leave out [lora]" in pixelis("train", "rft", _with_lora(tmp_path / "rft.toml"), *options, ok=False).stderr
+    assert [command.words[1:3] for command in read_commands(run)] == [("train", "sft")]
+    (noted,) = read_commands(tmp_path / "rft")  # what was refused is not noted
+    assert noted.words[:4] == ("pixelis", "train", "rft", "PATH/rft.toml") and noted.checkpoint == "PATH/tiny"
 
 
 def test_the_papers_third_phase_on_a_tiny_model(papers_sft, tmp_path):
@@ -119,6 +123,9 @@ def test_the_papers_third_phase_on_a_tiny_model(papers_sft, tmp_path):
     assert [row["query"] for row in rows] == [0, 1] and all(row["kl"] < 1e-6 and row["masked"] for row in rows)
     assert load_checkpoint(tiny, adapter=out / "policy" / "policy")
     assert "2 decisions made again: 0 differ" in pixelis("adapt", recipe, "--out", out, "--check").stdout
+    (noted,) = read_commands(out)
+    assert noted.words == ("pixelis", "adapt", "PATH/ttrl.toml", "--checkpoint", "PATH/tiny", "--out", "PATH/ttrl", "--json")
+    assert noted.checkpoint == "PATH/tiny" and list(noted.recipes) == ["PATH/ttrl.toml"] and "torch" in noted.versions
 
 
 def _with_lora(recipe: Path) -> Path:

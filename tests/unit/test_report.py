@@ -20,11 +20,14 @@ from pixelis.core.errors import DataError
 from pixelis.eval.pixelworld import evaluate
 from pixelis.serve.markup import by_hash
 from pixelis.serve.report import write_report
+from pixelis.serve.report.commands import eval_command
 from pixelis.serve.report.curves import MAX_OTHERS, figures, num_left_out
-from pixelis.serve.report.provenance import eval_command, provenance
+from pixelis.serve.report.latency import latency_tables
+from pixelis.serve.report.provenance import provenance
 from pixelis.serve.report.series import all_series, columns, numbers, smooth, window
 from pixelis.serve.report.sources import Evaluation, display_names, read_journal, read_sources
-from pixelis.serve.report.tables import in_markdown, level, tables
+from pixelis.serve.report.table import in_markdown, level
+from pixelis.serve.report.tables import tables
 from pixelis.testing import ScriptedPolicy
 from pixelis.tools.execute import Executor
 from pixelis.tools.settings import ToolSettings
@@ -122,7 +125,8 @@ def found(runs) -> list[Evaluation]:
 
 
 def texts(*evaluations: Evaluation) -> dict[str, list[list[str]]]:
-    return {table.key: [[cell.text for cell in row] for row in table.rows] for table in tables(evaluations)}
+    made = [*tables(evaluations), *latency_tables(evaluations, ())]
+    return {table.key: [[cell.text for cell in row] for row in table.rows] for table in made}
 
 
 def test_marks_are_adjusted_over_the_rows(found):
@@ -152,7 +156,7 @@ def test_tables_count_what_is_behind_a_rate(found):
     repeated = next(row for row in made["hacks"] if row[0] == "repeated call")
     assert repeated[3].endswith("of 8 passes")
     latency = {row[0]: row[1:] for row in made["latency"]}
-    assert latency["tool side, all"][0] == "5.05" and latency["retrieval and voting"] == ["0.34", "-", "-", "-"]
+    assert latency["tool side, all"][0] == "5.05" and latency["retrieval and voting, p50"] == ["0.34", "-", "-", "-"]
     assert latency["items timed"] == ["-", "8", "8", "8"]
 
 
@@ -270,11 +274,12 @@ def test_the_page_loads_nothing(read, written):
 
 def test_every_table_and_figure_says_where_it_is_from(written):
     text = written[0].read_text("ascii")
-    command = "Made by <code>pixelis report right "
+    command = "Made by <code>pixelis report PATH/right "
     parts = re.findall(r"<figure>.*?</figure>|<table>.*?</section>|<details.*?</details>", text, re.DOTALL)
     assert len(parts) == 6 + text.count("<figure>") + 3 and text.count("<figure>") > 6
     assert all(part.count(command) == 1 and 'class="provenance"' in part for part in parts)
-    assert text.count("The run: pixelis train rft RECIPE --out rft.") == text.count("<figure>")
+    noted = "The run: pixelis train rft RECIPE --out PATH/rft  # not recorded: the command as given, RECIPE (its recipe)."
+    assert text.count(noted) == text.count("<figure>")
 
 
 def test_examples_are_the_first_right_and_the_first_wrong(found, written):
@@ -319,13 +324,28 @@ def test_commands_are_derived_from_what_a_run_recorded():
         "limits": {"max_steps": 16, "max_seconds": 120.0},
     }
     command = "pixelis eval pixelworld --policy planner --split test --items 400 --seed 3 --shift noise:3 --family count"
-    assert eval_command(info, "a run") == f"{command} --no-tools --run 'a run'"
+    left_out = "  # not recorded: the command as given"
+    assert eval_command(info, "a run") == f"{command} --no-tools --run 'a run'{left_out}"
     some = info | {"tool_settings": {"disabled": ["OCR"]}, "limits": {"max_steps": 4, "max_seconds": 120.0}}
-    words = "RECIPE with tools.disabled = ['OCR'], limits.max_steps = 4"
-    assert eval_command(some, "run") == f"{command} --recipe RECIPE --run run  # {words}"
-    local = info | {"policy": {"name": "vlm:my model", "sampling": {"temperature": 0.7}}}
-    assert "--policy vlm --model 'my model'" in eval_command(local, "run")
+    words = "RECIPE (its recipe, which says tools.disabled = ['OCR'], limits.max_steps = 4)"
+    assert eval_command(some, "run") == f"{command} --run run --recipe RECIPE{left_out}, {words}"
     assert eval_command(info | {"policy": {"name": "scripted"}}, "run").startswith("pixelis.eval.pixelworld.evaluate in Python")
+
+
+@pytest.mark.parametrize(
+    ("name", "sampling", "words"),
+    [
+        ("vlm:my model", {"temperature": 0.7}, "--policy vlm --model CHECKPOINT "),  # a folder's last part leads nowhere
+        ("vlm:Qwen/Qwen3-VL-8B", {"temperature": 0.7}, "--policy vlm --model Qwen/Qwen3-VL-8B "),
+        ("vlm:nano-rft", {"temperature": 0.0, "max_new_tokens": 512}, "--policy nano-rft "),
+        ("vlm:nano-rft", {"temperature": 0.0, "prompting": {"lift": 0.75}}, "--policy nano-ttrl "),
+        ("vlm:nano-rft", {"temperature": 0.0, "prompting": {"lift": 0.5}}, "--policy vlm --model CHECKPOINT "),
+    ],
+)
+def test_a_policy_is_named_as_a_command_can(name, sampling, words):
+    info = {"items": {"split": "test", "seed": 0, "count": 1}, "policy": {"name": name, "version": "1", "sampling": sampling}}
+    assert eval_command(info, "run").startswith(f"pixelis eval pixelworld {words}")
+    assert ("CHECKPOINT (where its checkpoint lies)" in eval_command(info, "run")) is ("CHECKPOINT" in words)
 
 
 def test_a_run_that_learnt_while_it_served_says_where_it_started(tmp_path):

@@ -150,6 +150,19 @@ def test_conversations_see_at_lifts_of_their_own(checkpoint):
     policy.close()
 
 
+def test_a_policy_that_sees_at_another_lift_is_another_one(tmp_path):
+    folder = make_checkpoint(tmp_path / "tiny", vocab_size=600, max_pixels=128 * 128)
+
+    def version(lift: float) -> str:
+        Prompting(lift=lift).save(folder)
+        return load_checkpoint(folder).version
+
+    plain = version(0.0)
+    assert "lift" not in plain and version(0.75) == f"{plain}, lift 0.75" and version(0.8) == f"{plain}, lift 0.8"
+    (folder / "pixelis.json").unlink()
+    assert load_checkpoint(folder).version == plain
+
+
 def test_scoring_sees_the_pixels(policy):
     """The same tokens with black images have other probabilities: nothing is silently blind."""
     task = task_of(1)

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
+from pixelis.core.command import note_command, read_commands
 from pixelis.core.errors import DataError
 from pixelis.core.store import BLOBS_DIR, Run, RunWriter
 from pixelis.eval.pixelworld import MAY_DIFFER, open_evaluation, rescore
@@ -47,6 +48,7 @@ def join(parts: Sequence[str | os.PathLike], out_folder: str | os.PathLike) -> R
     about = {**runs[0].info, "items": {**runs[0].info["items"], "count": sum(map(_count, runs))}}
     with ExitStack() as stack:
         writer = stack.enter_context(RunWriter(out_folder, about))
+        note_command(out_folder, [command for run in runs for command in read_commands(run.folder)])
         for run in runs:
             timings = run.timings()
             for blob in sorted((Path(run.folder) / BLOBS_DIR).glob("*")):

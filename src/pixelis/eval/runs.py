@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from pixelis.core.command import note_command
 from pixelis.core.errors import DataError
 from pixelis.core.store import RUN_FILE, RunWriter, open_run
 from pixelis.core.trajectory import PolicyInfo
@@ -37,10 +38,16 @@ def open_writer(folder: Path, about: Mapping[str, Any], *, may_differ: Collectio
     Raises:
         DataError: see `check_same`.
     """
-    if not (folder / RUN_FILE).exists():
-        return RunWriter(folder, about)
-    check_same(folder, open_run(folder).info, about, may_differ=may_differ)
-    return RunWriter(folder, about, resume=True)
+    is_new = not (folder / RUN_FILE).exists()
+    if not is_new:
+        check_same(folder, open_run(folder).info, about, may_differ=may_differ)
+    writer = RunWriter(folder, about, resume=not is_new)
+    try:
+        note_command(folder)
+    except DataError:
+        writer.close()
+        raise
+    return writer
 
 
 def check_same(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any], *, may_differ: Collection[str] = ()) -> None:

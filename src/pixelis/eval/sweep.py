@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pixelis.core.command import note_command
 from pixelis.core.errors import DataError
 from pixelis.core.store import RUN_FILE, write_whole
 from pixelis.data.world.shifts import Shift
@@ -116,6 +117,7 @@ def begin(sweep: Sweep, names: Sequence[str]) -> None:
         write_whole(path, (json.dumps(about, indent=1, sort_keys=True) + "\n").encode())
     except OSError as error:
         raise DataError(f"{path}: cannot write ({error.strerror}): choose another folder") from None
+    note_command(sweep.folder)
 
 
 def read_facts(folder: str | os.PathLike) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from pixelis.core.command import note_command
 from pixelis.core.errors import DataError
 from pixelis.policy.vlm_load import load_checkpoint
 from pixelis.train.optim import make_optimizer, set_rate, share_done
@@ -72,6 +73,7 @@ def train_clear(
     rng, started = np.random.default_rng(settings.seed), time.monotonic()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
+    note_command(out)
     order: list[int] = []
     with (out / "sight.jsonl").open("a") as lines:
         for step in range(settings.steps + 1):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pixelis.core.command import note_command
 from pixelis.policy.buffer import ChatFormat
 from pixelis.policy.prompt import Prompting
 from pixelis.policy.vlm_load import load_checkpoint
@@ -64,6 +65,7 @@ def run_primer(
     chat = ChatFormat(loaded.tokenizer, template=loaded.template, merge=2, schemas=prompting.schemas, guide=prompting.guide)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
+    note_command(out)
     bank = FeatureBank(Vision(loaded.base, loaded.images, prompting, cache_bytes=1 << 20))
     refs = encode_views(bank, loaded.base, [*views, *dev], out / FEATURES)
     learner = Learner(

@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 
+from pixelis.core.command import note_command
 from pixelis.core.errors import ConfigError
 from pixelis.policy.vlm import VlmPolicy
 from pixelis.rewards.groups import RewardWeights
@@ -121,6 +122,7 @@ def claim(out: Path, policy: VlmPolicy, settings: RftSettings) -> None:
         path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     elif json.loads(path.read_text(encoding="utf-8")) != about:
         raise ConfigError(f"{out}: holds a run of other settings or of another start; choose a new folder, or run it with its own recipe")
+    note_command(out)
 
 
 def save(out: Path, learner: PolicyLearner, judge: Judge, progress: Progress) -> None:

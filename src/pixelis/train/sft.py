@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pixelis.core.command import note_command
 from pixelis.core.errors import ConfigError, DataError
 from pixelis.core.store import alone
 from pixelis.policy.buffer import ChatFormat
@@ -122,6 +123,7 @@ def run_sft(
     out.mkdir(parents=True, exist_ok=True)
     if ranks.is_first:
         _claim(out, settings, traces, dev_traces, checkpoint, rehearsal)
+        note_command(out)
     bank, tower = _bank(checkpoint), tower_name(checkpoint.base)
     bank.load(ranks.own(out / "features.npz"), tower=tower)
     read = {"bank": bank, "prompting": checkpoint.prompting, "num_workers": num_workers, "progress": on_media}

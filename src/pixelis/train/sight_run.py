@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pixelis.core.command import note_command
 from pixelis.policy.vlm_load import load_checkpoint
 from pixelis.train.optim import make_optimizer, set_rate, share_done
 from pixelis.train.settling import name_what_is_seen, settle
@@ -59,6 +60,7 @@ def train_sight(
     optimizer = make_optimizer([("visual", visual), ("heads", heads)], rate=settings.rate, matrix_rate=settings.matrix_rate)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
+    note_command(out)
     started = time.monotonic()
     with (out / "sight.jsonl").open("a") as lines:
         for step, batch in enumerate(_batches(views, settings)):

@@ -1,8 +1,4 @@
-"""Figures of a journal, as SVG: which keys stand in which panel, and how a panel is drawn.
-
-Panels follow the keys that a journal has, so that every phase is drawn by the same table; a number that no panel knows gets a panel of its
-own, and nothing is lost. The same rows give the same bytes.
-"""
+"""Figures of a journal, as SVG. The same rows give the same bytes."""
 
 from __future__ import annotations
 
@@ -10,15 +6,15 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from pixelis.core.errors import NotInstalled
 from pixelis.core.ops import OPS
+from pixelis.serve.report.journals import Journal
+from pixelis.serve.report.panels import FIGURES, MAX_OTHERS, Panel, chosen_of, others, unknown
 from pixelis.serve.report.series import Series, all_series, columns, smooth, window
-from pixelis.serve.report.sources import Journal
-from pixelis.train.corridor import CorridorSettings
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#56b4e9", "#e69f00", "#8c510a")
 """Told apart by the colour-blind too (Okabe and Ito); yellow, which is faint on white, is left out."""
@@ -26,7 +22,6 @@ PANEL_IN = (3.62, 2.95)
 """Width and height of a panel in inches; a figure has up to three side by side, which is 1,043 pixels."""
 FEW_POINTS = 200
 """Up to so many, single values are dots; a line above."""
-MAX_OTHERS = 48
 STYLE = {
     "svg.hashsalt": "pixelis", "svg.fonttype": "path", "text.parse_math": False, "font.size": 9.0,
     "axes.titlesize": 9.5, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.labelsize": 8.5,
@@ -35,28 +30,6 @@ STYLE = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#7d8594", "xtick.color": "#4a5160", "ytick.color": "#4a5160",
     "figure.constrained_layout.use": True, "figure.constrained_layout.h_pad": 0.06, "figure.constrained_layout.w_pad": 0.06,
 }  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Panel:
-    """What one small plot shows."""
-
-    title: str
-    unit: str
-    """Label of the vertical axis."""
-    keys: tuple[str, ...]
-    """Those that the journal has are drawn; a key that ends in a dot stands for all below it."""
-    kind: Literal["lines", "shares", "families"] = "lines"
-    over: str = ""
-    """Key on the horizontal axis; the journal's counter when empty."""
-    is_log: bool = False
-    band: tuple[float, float] | None = None
-    is_share: bool = False
-    """In [0, 1]: the axis shows all of it."""
-    is_diagram: bool = False
-    """Shares against shares: the other axis shows all of it too, and the diagonal is where both agree."""
-    only_with: str = ""
-    """A key that a journal must have for the panel to be meant: `used` is a loss of sight, and a count of rollouts in phase 2."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,70 +44,6 @@ class Figure:
     height_px: int
 
 
-_CORRIDOR = CorridorSettings()
-FIGURES: dict[str, tuple[Panel, ...]] = {
-    "Reward": (
-        Panel(title="Parts of the reward", unit="reward per rollout", keys=("reward", "answer", "curiosity", "structure", "penalty")),
-        Panel(title="Answer by update", unit="answer reward", keys=("answer", "accuracy", "answered"), is_share=True),
-        Panel(title="Learning curve", unit="answer reward", keys=("answer",), over="spent", is_share=True),
-    ),
-    "KL corridor": (
-        Panel(title="KL to the anchor", unit="nats per sampled token", keys=("kl", "mean_kl"), band=(_CORRIDOR.low, _CORRIDOR.high)),
-        Panel(title="Beta of the corridor", unit="beta", keys=("beta",), is_log=True),
-        Panel(title="Gates", unit="nats per sampled token", keys=("mismatch", "sight"), is_log=True),
-    ),
-    "What the policy does": (
-        Panel(title="Chain length", unit="steps per rollout", keys=("chain_length",)),
-        Panel(title="Op mix", unit="share of calls", keys=("op_share.",), kind="shares", is_share=True),
-        Panel(title="Op entropy", unit="nats", keys=("op_entropy",)),
-    ),
-    "Soundness": (
-        Panel(title="Valid share of steps (RaPR)", unit="share of steps", keys=("valid_share", "rapr"), is_share=True),
-        Panel(title="Steps in composite chains (RaCPR, own embeddings)", unit="share", keys=("composite_share",), is_share=True),
-        Panel(title="Invalid calls", unit="share of steps", keys=("invalid",)),
-        Panel(title="Rollouts with a call", unit="share of rollouts", keys=("tool_rate",), is_share=True),
-    ),
-    "Steps of the optimiser": (
-        Panel(title="Clipped tokens", unit="share of tokens", keys=("clipped",)),
-        Panel(title="Norm of the gradient", unit="norm", keys=("grad_norm",), is_log=True),
-        Panel(title="Flat groups", unit="share of groups", keys=("flat_share",), is_share=True),
-    ),
-    "Losses": (
-        Panel(title="Training loss", unit="loss", keys=("loss", "token_loss", "aux_loss", "dynamics_loss")),
-        Panel(title="Dev loss", unit="loss", keys=("dev.all", "dev_loss")),
-    ),
-    "Sight": (
-        Panel(title="Parts of the loss", unit="loss", is_log=True, only_with="centre",
-              keys=("centre", "colour", "kind", "box", "used", "name", "places")),
-        Panel(title="Dev shares", unit="share", is_share=True,
-              keys=("dev_recall", "dev_precision", "dev_colour", "dev_kind", "dev_both", "dev_near")),
-        Panel(title="Dev error of places", unit="thousandths of the sides", keys=("dev_off",), is_log=True),
-    ),
-    "Learning while serving": (
-        Panel(title="Coverage and acceptance", unit="share of queries", keys=("coverage", "accepted", "abstained"), is_share=True,
-              only_with="accepted"),
-    ),
-    "What abstaining is worth": (
-        Panel(title="Risk by coverage", unit="share of errors among answers", keys=("risk",), over="coverage", is_share=True),
-        Panel(title="Margin by coverage", unit="least margin that answers", keys=("margin",), over="coverage", only_with="risk"),
-    ),
-    "Reliability": (
-        Panel(title="Right by confidence", unit="share of right answers", keys=("right",), over="confidence", is_share=True,
-              is_diagram=True),
-        Panel(title="Answers by confidence", unit="answers", keys=("answers",), over="confidence"),
-    ),
-    "Time": (Panel(title="Seconds of an update", unit="s", keys=("seconds.",)),),
-    "Families": (
-        Panel(title="Answer reward by family", unit="answer reward", keys=("by_family.",), kind="families"),
-        Panel(title="Dev loss by family", unit="loss", keys=("dev.",), kind="families"),
-    ),
-}  # fmt: skip
-"""Every known panel; `dev.all`, which has its own, is left out of the families."""
-_ELSEWHERE = {"families": ("dev.all",)}
-UNTOLD = ("ops.", "prompts.", "flat_groups", "spent", "epoch", "phase")
-"""Keys that are drawn in another form, tell of single prompts, or only number the rows."""
-
-
 def figures(journal: Journal) -> list[Figure]:
     """All figures of a journal; none when it holds no number.
 
@@ -143,8 +52,8 @@ def figures(journal: Journal) -> list[Figure]:
     """
     series = all_series(journal.rows, journal.counter)
     drawn = []
-    for title, panels in {**FIGURES, "Other": _others(series)}.items():
-        present = [(panel, _chosen(panel, series)) for panel in panels if _chosen(panel, series)]
+    for title, panels in {**FIGURES, "Other": others(series)}.items():
+        present = [(panel, chosen_of(panel, series)) for panel in panels if chosen_of(panel, series)]
         if present:
             drawn.append(_figure(title, present, series, journal.counter))
     return drawn
@@ -152,32 +61,7 @@ def figures(journal: Journal) -> list[Figure]:
 
 def num_left_out(journal: Journal) -> int:
     """Numbers of a journal that are on no figure, since there are too many of them."""
-    return max(0, len(_unknown(all_series(journal.rows, journal.counter))) - MAX_OTHERS)
-
-
-def _chosen(panel: Panel, series: dict[str, Series]) -> dict[str, Series]:
-    """What a panel draws, by label."""
-    if not {panel.over, panel.only_with} - {""} <= series.keys():
-        return {}
-    chosen = {}
-    for wanted in panel.keys:
-        if wanted.endswith("."):
-            chosen |= {
-                k.removeprefix(wanted): s for k, s in series.items() if k.startswith(wanted) and k not in _ELSEWHERE.get(panel.kind, ())
-            }
-        elif wanted in series:
-            chosen[wanted] = series[wanted]
-    return chosen
-
-
-def _unknown(series: dict[str, Series]) -> list[str]:
-    panels = [panel for panels in FIGURES.values() for panel in panels if not panel.only_with or panel.only_with in series]
-    told = [key for panel in panels for key in (*panel.keys, panel.over) if key] + list(UNTOLD)
-    return [key for key in series if not any(key.startswith(t) if t.endswith(".") else key == t for t in told)]
-
-
-def _others(series: dict[str, Series]) -> tuple[Panel, ...]:
-    return tuple(Panel(title=key, unit="value", keys=(key,)) for key in _unknown(series)[:MAX_OTHERS])
+    return max(0, len(unknown(all_series(journal.rows, journal.counter))) - MAX_OTHERS)
 
 
 # ---------------------------------------------------------------- drawing
@@ -228,7 +112,7 @@ def _lines(axes: Any, panel: Panel, chosen: dict[str, Series], series: dict[str,
     if panel.is_diagram:
         axes.plot([0, 1], [0, 1], ":", color="#7d8594", linewidth=1.0, label="as sure as right")
     over = series.get(panel.over)
-    for number, (key, one) in enumerate(chosen.items()):
+    for number, (key, one) in enumerate(_together(chosen)):
         one = _above_zero(one) if panel.is_log else one
         x_R = one.x_R if over is None else np.interp(one.x_R, over.x_R, over.y_R)
         colour, dash = PALETTE[number % len(PALETTE)], "-" if number < len(PALETTE) else "--"
@@ -241,6 +125,14 @@ def _lines(axes: Any, panel: Panel, chosen: dict[str, Series], series: dict[str,
         single = "single rows as dots" if few else "single rows thin"
         yield f"{single}, mean of {num} rows around each thick" if num > 1 else "single rows, not smoothed"
     _dress(axes, panel, counter)
+
+
+def _together(chosen: dict[str, Series]) -> list[tuple[str, Series]]:
+    """Series by label; those that are the same stand under one, for the last would hide the others."""
+    found: dict[tuple[bytes, bytes], tuple[list[str], Series]] = {}
+    for key, one in chosen.items():
+        found.setdefault((one.x_R.tobytes(), np.round(one.y_R, 9).tobytes()), ([], one))[0].append(key)
+    return [(", ".join(keys), one) for keys, one in found.values()]
 
 
 def _above_zero(one: Series) -> Series:
@@ -280,6 +172,8 @@ def _dress(axes: Any, panel: Panel, counter: str) -> None:
     """Axes and legend; the legend stands below, where it covers nothing."""
     axes.set_xlabel({"spent": "rollouts spent", "": counter}.get(panel.over, panel.over))
     axes.set_ylabel(panel.unit)
+    if panel.over in ("", "spent"):
+        axes.locator_params(axis="x", integer=True)
     if panel.is_log:
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         low, high = axes.get_ylim()

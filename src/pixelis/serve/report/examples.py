@@ -14,7 +14,7 @@ from pixelis.core.trajectory import Step
 from pixelis.data.world.items import render
 from pixelis.serve.draw import picture
 from pixelis.serve.report.sources import Evaluation, Example
-from pixelis.serve.report.tables import in_html
+from pixelis.serve.report.table import in_html
 from pixelis.serve.viewer.embed import Budget, jpeg_url
 
 SIDE_PX = 320

@@ -16,12 +16,18 @@ from urllib.parse import quote
 from pixelis.core.errors import DataError
 from pixelis.core.store import TRAJECTORIES_FILE
 from pixelis.serve.markup import by_hash, in_ascii, read_resource, write_page_file
+from pixelis.serve.report.benches import bench_tables
+from pixelis.serve.report.commands import made_by
 from pixelis.serve.report.curves import Figure, figures, num_left_out
 from pixelis.serve.report.examples import Media, cards_html, examples_html
-from pixelis.serve.report.probes import audit_tables, probe_tables
-from pixelis.serve.report.provenance import eval_command, provenance, report_command, train_command
-from pixelis.serve.report.sources import Evaluation, Journal, Progress, Sources, read_sources
-from pixelis.serve.report.tables import Table, in_html, table_html, table_markdown, tables
+from pixelis.serve.report.journals import Journal
+from pixelis.serve.report.latency import latency_tables
+from pixelis.serve.report.probes import audit_tables, probe_tables, side_by_side
+from pixelis.serve.report.processes import process_tables
+from pixelis.serve.report.provenance import provenance
+from pixelis.serve.report.sources import NUM_EXAMPLES, Evaluation, Progress, Sources, read_sources
+from pixelis.serve.report.table import Table, in_html, table_html, table_markdown
+from pixelis.serve.report.tables import tables
 from pixelis.serve.viewer.embed import Budget
 
 PICTURE_BYTES = 12 << 20
@@ -34,11 +40,11 @@ def write_report(
     *,
     markdown: str | os.PathLike | None = None,
     curves: str | os.PathLike | None = None,
-    examples: int = 6,
+    examples: int = NUM_EXAMPLES,
     picture_bytes: int = PICTURE_BYTES,
     progress: Progress = lambda done, of: None,
 ) -> Path:
-    """Write a page over evaluations and training journals. The runs are read only; the same runs give the same bytes.
+    """Write a page over evaluations and journals. The runs are read only; the same runs, named alike, give the same bytes.
 
     Args:
         runs: run folders, or `.jsonl` journals; the first evaluation is what the others are compared with.
@@ -59,7 +65,7 @@ def write_report(
     if examples < 0:
         raise DataError(f"examples: {examples} families; wanted are 0 or more")
     sources = read_sources([Path(run) for run in runs], examples=examples, progress=progress)
-    made = [*tables(sources.evaluations), *probe_tables(sources.probes), *audit_tables(sources.evaluations), provenance(sources)]
+    made = _tables(sources)
     drawn = [figures(journal) for journal in sources.journals]
     text = _page(sources, made, drawn, Budget(picture_bytes))
     write_page_file(Path(page), text.encode("ascii"))
@@ -68,6 +74,22 @@ def write_report(
     if curves is not None:
         _write_curves(sources.journals, drawn, Path(curves))
     return Path(page)
+
+
+def _tables(sources: Sources) -> list[Table]:
+    """Every table in the order of the page; the last says where all of them come from."""
+    made = tables(sources.evaluations)
+    return [
+        *made[:1],
+        *side_by_side(sources.probes),
+        *made[1:],
+        *process_tables(sources.evaluations),
+        *latency_tables(sources.evaluations, sources.journals),
+        *bench_tables(sources.benches),
+        *probe_tables(sources.probes),
+        *audit_tables(sources.evaluations),
+        provenance(sources),
+    ]
 
 
 def _write_curves(journals: Sequence[Journal], drawn: Sequence[Sequence[Figure]], folder: Path) -> None:
@@ -101,15 +123,21 @@ def _page(sources: Sources, made: Sequence[Table], drawn: Sequence[Sequence[Figu
 
 def _contents(sources: Sources, made: Sequence[Table]) -> list[tuple[str, str]]:
     contents = [(table.key, table.title) for table in made[:-1]]
-    contents += [(f"journal-{number}", f"Curves: {journal.name}") for number, journal in enumerate(sources.journals)]
+    contents += [(f"journal-{number}", _curves_title(journal, sources)) for number, journal in enumerate(sources.journals)]
     contents += [("examples", "Examples")] if any(e.examples for e in sources.evaluations) else []
     contents += [("gallery", "Failures")] if any(any(e.gallery.values()) for e in sources.evaluations) else []
     return [*contents, (made[-1].key, made[-1].title)]
 
 
+def _curves_title(journal: Journal, sources: Sources) -> str:
+    """Of a journal; with its file where its run has several."""
+    is_alone = sum(other.name == journal.name for other in sources.journals) == 1
+    return f"Curves: {journal.name}{'' if is_alone else f' ({journal.file})'}"
+
+
 def _made_by(what: str, sources: Sources) -> str:
     """The line under every table and figure: from which files, by which command."""
-    command = f"<code>{in_html(report_command(sources))}</code>"
+    command = f"<code>{in_html(sources.command)}</code>"
     return f'{in_html(what)} Made by {command}; the runs\' own commands: <a href="#provenance">provenance</a>.'
 
 
@@ -139,14 +167,15 @@ def _journal(number: int, journal: Journal, drawn: Sequence[Figure], sources: So
         words.append(f"{len(alarms)} alarms, the first at {alarms[0]}.")
     body = "\n".join(_figure(figure, journal, sources) for figure in drawn)
     return (
-        f'<section id="journal-{number}">\n<h2>Curves: {in_html(journal.name)}</h2>\n<p class="note">{in_html(" ".join(words))}</p>\n'
+        f'<section id="journal-{number}">\n<h2>{in_html(_curves_title(journal, sources))}</h2>\n'
+        f'<p class="note">{in_html(" ".join(words))}</p>\n'
         f'<div class="figures">\n{body}\n</div>\n</section>'
     )
 
 
 def _figure(figure: Figure, journal: Journal, sources: Sources) -> str:
     source = f"data:image/svg+xml,{quote(figure.svg, safe=' /:=;,()!*')}"
-    origin = f"From {journal.name} ({journal.file}): {figure.note}. The run: {train_command(journal)}."
+    origin = f"From {journal.name} ({journal.file}): {figure.note}. The run: {made_by(journal)}."
     return (
         f'<figure>\n<h3>{in_html(figure.title)}</h3>\n<img src="{source}" width="{figure.width_px}" height="{figure.height_px}" '
         f'alt="{in_html(figure.words)}">\n<figcaption class="provenance">{_made_by(origin, sources)}</figcaption>\n</figure>'
@@ -175,7 +204,7 @@ def _examples(sources: Sources, budget: Budget) -> list[str]:
 
 
 def _of_evaluation(evaluation: Evaluation, cards: str, sources: Sources, *, is_open: bool) -> str:
-    origin = f"From trajectories.jsonl of {evaluation.name}. The run: {eval_command(evaluation.report.about, evaluation.name)}."
+    origin = f"From trajectories.jsonl of {evaluation.name}. The run: {made_by(evaluation)}."
     return (
         f"<details{' open' if is_open else ''}>\n<summary>{in_html(evaluation.name)}</summary>\n"
         f"{cards}\n"

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
+
+from pixelis.core.errors import DataError
 from pixelis.data.world.shifts import SHIFTS
 from pixelis.eval.consistency_run import Consistencies
 from pixelis.eval.consistency_table import HEAD, remarks, row_texts
 from pixelis.eval.failures import AUDIT_HEAD, audit_texts
+from pixelis.eval.grid_pair import GridPair, pair_grids
 from pixelis.eval.necessity import ALL, CHOSEN, NEEDED, WAYS, Effect, Necessity
 from pixelis.eval.necessity_run import Necessities
 from pixelis.eval.report import number_text, rate_text
 from pixelis.eval.robustness import CLEAN, Cell, Grid
 from pixelis.eval.robustness_run import Robustness
+from pixelis.eval.stats import benjamini_hochberg
 from pixelis.serve.report.sources import Evaluation, Probe
-from pixelis.serve.report.tables import Cell as TableCell
-from pixelis.serve.report.tables import Table, cells, level, marked, stars
+from pixelis.serve.report.table import Cell as TableCell
+from pixelis.serve.report.table import Table, cells, level, marked, stars
 
 
 def probe_tables(probes: Sequence[Probe]) -> list[Table]:
@@ -25,6 +31,45 @@ def probe_tables(probes: Sequence[Probe]) -> list[Table]:
 
 
 # ---------------------------------------------------------------- shifts
+
+
+def side_by_side(probes: Sequence[Probe]) -> list[Table]:
+    """Accuracy of several policies in every cell of their grids; none of fewer than two grids."""
+    probes = [probe for probe in probes if isinstance(probe.found, Robustness)]
+    if len(probes) < 2:
+        return []
+    grids = [{cell.name: cell for cell in probe.found.grid} for probe in probes if isinstance(probe.found, Robustness)]
+    names = list(dict.fromkeys(name for grid in grids for name in grid))
+    shared = [name for name in names if all(name in grid for grid in grids)]
+    pairs = [None, *(_pair(probe, probes[0]) for probe in probes[1:])]
+    q = benjamini_hochberg([pair.overall[0].p if pair else math.nan for pair in pairs])
+    rows = []
+    for number, (probe, grid, pair) in enumerate(zip(probes, grids, pairs, strict=True)):
+        marks = {row.name.replace("-", ":"): stars(row.q) for row in pair.cells} if pair else {}
+        each = (marked(rate_text(grid[name].accuracy), marks.get(name, "")) if name in grid else "-" for name in names)
+        mean = number_text(float(np.mean([grid[name].accuracy.value for name in shared])) if shared else math.nan, 3)
+        difference = marked(rate_text(pair.overall[0].difference), stars(q[number])) if pair else "-"
+        rows.append(cells(probe.name, *each, mean, difference))
+    first = probes[0].name
+    return [
+        Table(
+            key="grids",
+            title="Clean and shifted, side by side",
+            head=("run", *names, "mean of cells", f"difference to {first}"),
+            rows=tuple(rows),
+            note=f"Accuracy. Against {first}, on shared items: two-sided paired permutation test, Benjamini-Hochberg over a run's cells. "
+            "The difference is over all shared cells, item by item, Benjamini-Hochberg over the runs; * q < 0.05, ** q < 0.01.",
+            source=probes[0].file,
+            of=tuple(probe.name for probe in probes),
+        )
+    ]
+
+
+def _pair(one: Probe, two: Probe) -> GridPair | None:
+    try:
+        return pair_grids(one.cells, two.cells)
+    except DataError:  # no cell or no item in common
+        return None
 
 
 def _grid_tables(probe: Probe, number: int) -> list[Table]:

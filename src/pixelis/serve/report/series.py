@@ -63,8 +63,8 @@ class Series:
 def all_series(rows: Sequence[Row], counter: str) -> dict[str, Series]:
     """Every key of a journal with at least one known value, in the order in which they first appear.
 
-    Derived besides: `spent` (rollouts up to and with the row), `flat_share` (of groups), and `op_share.` of each op, NaN in a row without
-    calls.
+    Derived besides: `spent` (rollouts up to and with the row), `flat_share` (of groups), `accepted_share` (of the queries so far, of which
+    the row's `accepted` counts those that were learnt from), and `op_share.` of each op, NaN in a row without calls.
     """
     points: dict[str, list[tuple[float, float]]] = {}
     spent = 0.0
@@ -72,7 +72,7 @@ def all_series(rows: Sequence[Row], counter: str) -> dict[str, Series]:
         found = numbers(row)
         x = found.pop(counter, math.nan)
         spent += 0.0 if math.isnan(found.get("rollouts", math.nan)) else found["rollouts"]
-        for key, value in {**found, **_derived(found, spent)}.items():
+        for key, value in {**found, **_derived(found, spent, x)}.items():
             points.setdefault(key, []).append((x, value))
     series = {}
     for key, pairs in points.items():
@@ -82,8 +82,10 @@ def all_series(rows: Sequence[Row], counter: str) -> dict[str, Series]:
     return series
 
 
-def _derived(found: Mapping[str, float], spent: float) -> dict[str, float]:
+def _derived(found: Mapping[str, float], spent: float, x: float) -> dict[str, float]:
     derived = {"spent": spent} if "rollouts" in found else {}
+    if "accepted" in found and x >= 0:
+        derived["accepted_share"] = found["accepted"] / (x + 1)
     if "flat_groups" in found and "groups" in found:
         derived["flat_share"] = found["flat_groups"] / found["groups"] if found["groups"] else math.nan
     calls = {key: value for key, value in found.items() if key.startswith("ops.")}

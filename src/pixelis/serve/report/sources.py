@@ -1,4 +1,4 @@
-"""What is reported on: evaluations and training journals, found in the given folders and files. Nothing is written to them.
+"""What is reported on: evaluations, benchmark runs and journals, found in the given folders and files. Nothing is written to them.
 
 An evaluation is scored again from its trajectories, so that no number can be older than the rules it is scored by.
 """
@@ -6,37 +6,43 @@ An evaluation is scored again from its trajectories, so that no number can be ol
 from __future__ import annotations
 
 import json
-import math
+import shlex
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pixelis.core.command import OUTSIDE, Command, read_commands, seen_from_here
 from pixelis.core.errors import DataError
 from pixelis.core.store import RUN_FILE, TRAJECTORIES_FILE, Run, sha256
 from pixelis.core.trajectory import Timing, Trajectory
 from pixelis.data.world.item import Item
+from pixelis.eval.bench.report import EVALUATION as BENCH
 from pixelis.eval.consistency_run import CONSISTENCY, CONSISTENCY_FILE, Consistencies, read_consistency
 from pixelis.eval.failures import Mode, audit
 from pixelis.eval.failures_run import FAILURES_FILE
+from pixelis.eval.grid_pair import read_cells
 from pixelis.eval.hacks import Hack, find_hacks
 from pixelis.eval.necessity_run import NECESSITY, NECESSITY_FILE, Necessities, read_necessity
 from pixelis.eval.pixelworld import EVALUATION, ItemSet, open_evaluation
+from pixelis.eval.process_run import PROCESS_FILE
 from pixelis.eval.report import Report, make_report
+from pixelis.eval.robustness import CLEAN
 from pixelis.eval.robustness_run import GRID_FILE, ROBUSTNESS, Robustness, read_robustness
-from pixelis.eval.scores import ItemScore, score_trajectory
+from pixelis.eval.scores import SCORES_FILE, ItemScore, score_trajectory
 from pixelis.eval.selective_run import BINS_FILE, CURVE_FILE
-from pixelis.serve.report.series import Row, numbers
+from pixelis.serve.report.benches import BenchRun, read_bench
+from pixelis.serve.report.journals import Journal, read_journal
 
 JOURNAL_FILES = ("metrics.jsonl", "primer.jsonl", "sight.jsonl", CURVE_FILE, BINS_FILE)
 """Names under which a run leaves its journal, and `pixelis eval selective` its curves."""
 
-COUNTERS = ("update", "step", "query", "bin")
-"""Keys that may number a journal's rows; the first that its first row has does."""
-
 ADAPT_FILE = "adapt.json"
 """What a run of `pixelis adapt` says of itself; `pixelis.ttrl.state` writes it, and needs torch."""
+
+NUM_EXAMPLES = 6
+"""Families from which examples are taken unless another number is asked for."""
 
 Progress = Callable[[int, int], None]
 Found = Robustness | Necessities | Consistencies
@@ -68,6 +74,12 @@ class Evaluation:
     """SHA-256 of its trajectories."""
     num_cut_bytes: int
     """Of a last record that was cut off while it was written."""
+    path: str
+    """Of its folder, as a command may name it."""
+    commands: tuple[Command, ...] = ()
+    """Command lines that worked on it."""
+    process: Mapping[str, Any] | None = None
+    """What `pixelis eval process` found in it; None where it was not asked, or of other trajectories."""
     modes: tuple[Mode, ...] = ()
     """The audit of its failures, where `pixelis eval failures` was run on it; none else."""
     gallery: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)
@@ -83,22 +95,12 @@ class Probe:
     found: Found
     digest: str
     """SHA-256 of the file."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Journal:
-    """What a training run wrote down, a row an update."""
-
-    name: str
-    file: str
-    counter: str
-    """The key that numbers the rows: one of `COUNTERS`."""
-    rows: tuple[Row, ...]
-    info: Mapping[str, Any]
-    """The run's settings; empty when none lie beside the journal."""
-    digest: str
-    """SHA-256 of the file."""
-    num_cut_bytes: int
+    path: str
+    """Of its folder, as a command may name it."""
+    commands: tuple[Command, ...] = ()
+    """Command lines that worked on it."""
+    cells: Mapping[str, Sequence[ItemScore]] = field(default_factory=dict)
+    """Of a grid, the scores of each cell by its folder; none where the runs do not lie there."""
 
 
 @dataclass(frozen=True)
@@ -106,11 +108,14 @@ class Sources:
     evaluations: tuple[Evaluation, ...]
     journals: tuple[Journal, ...]
     probes: tuple[Probe, ...] = ()
+    benches: tuple[BenchRun, ...] = ()
+    command: str = ""
+    """The command that reads them all."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of the paths, each once."""
-        return tuple(dict.fromkeys(source.name for source in (*self.evaluations, *self.probes, *self.journals)))
+        return tuple(dict.fromkeys(source.name for source in (*self.evaluations, *self.probes, *self.benches, *self.journals)))
 
 
 def read_sources(paths: Sequence[Path], *, examples: int, progress: Progress = lambda done, of: None) -> Sources:
@@ -126,21 +131,35 @@ def read_sources(paths: Sequence[Path], *, examples: int, progress: Progress = l
     """
     if not paths:
         raise DataError("nothing to report on: name at least one run folder or journal")
-    evaluations, journals, probes = [], [], []
+    evaluations, journals, probes, benches = [], [], [], []
     items: dict[str, Item] = {}
-    for number, (path, name) in enumerate(zip(paths, display_names(paths), strict=True)):
+    names = display_names(paths)
+    shown = [_shown(path, name) for path, name in zip(paths, names, strict=True)]
+    for number, (path, name) in enumerate(zip(paths, names, strict=True)):
         progress(number, len(paths))
-        info = _info(path if path.is_dir() else path.parent)
-        found = [path] if path.is_file() else [path / file for file in JOURNAL_FILES if (path / file).is_file()]
-        journals += [read_journal(file, name=name, info=info) for file in found]
-        if path.is_dir() and info.get("evaluation") == EVALUATION:
-            evaluations.append(_evaluation(path, name, items, num_families=examples))
-        elif path.is_dir() and info.get("evaluation") in PROBES:
-            probes.append(_probe(path, name, *PROBES[info["evaluation"]]))
+        folder = path if path.is_dir() else path.parent
+        info, found = _info(folder), [path] if path.is_file() else [path / file for file in JOURNAL_FILES if (path / file).is_file()]
+        of = {"path": shown[number], "commands": read_commands(folder)}
+        own = shown[number] if path.is_dir() else _shown(folder, folder.name) if info else ""
+        journals += [read_journal(file, name=name, info=info, folder=own, commands=of["commands"]) for file in found]
+        kind = info.get("evaluation") if path.is_dir() else None
+        if kind == EVALUATION:
+            evaluations.append(_evaluation(path, name, items, num_families=examples, **of))
+        elif kind == BENCH:
+            benches.append(read_bench(path, name=name, **of))
+        elif kind in PROBES:
+            probes.append(_probe(path, name, *PROBES[kind], **of))
         elif not found:
             raise DataError(_unknown(path, info))
     progress(len(paths), len(paths))
-    return Sources(tuple(evaluations), tuple(journals), tuple(probes))
+    command = shlex.join(["pixelis", "report", *shown, *(["--examples", str(examples)] if examples != NUM_EXAMPLES else [])])
+    return Sources(tuple(evaluations), tuple(journals), tuple(probes), tuple(benches), command)
+
+
+def _shown(path: Path, name: str) -> str:
+    """A path as a command may name it from the working directory; by its name on the page where it lies apart from there."""
+    shown = seen_from_here(str(path))
+    return f"{OUTSIDE}/{name}" if shown.startswith(f"{OUTSIDE}/") else shown
 
 
 def display_names(paths: Sequence[Path]) -> list[str]:
@@ -162,7 +181,7 @@ def _unknown(path: Path, info: Mapping[str, Any]) -> str:
     if not path.exists():
         return f"{path}: there is no such folder or file"
     if info.get("evaluation"):
-        return f"{path}: an evaluation on {info['evaluation']!r}; the report knows those on {EVALUATION!r}"
+        return f"{path}: an evaluation on {info['evaluation']!r}; the report knows those on {', '.join((EVALUATION, BENCH, *PROBES))}"
     return (
         f"{path} holds nothing to report on: neither an evaluation ({RUN_FILE} of pixelis eval pixelworld --run) "
         f"nor a journal of training ({', '.join(JOURNAL_FILES)})"
@@ -186,11 +205,12 @@ def _info(folder: Path) -> dict[str, Any]:
 # ---------------------------------------------------------------- evaluations
 
 
-def _evaluation(folder: Path, name: str, made: dict[str, Item], *, num_families: int) -> Evaluation:
+def _evaluation(folder: Path, name: str, made: dict[str, Item], *, num_families: int, **of: Any) -> Evaluation:
     """Score a run again.
 
     Args:
         made: items that were made for other runs; making them is what takes the time.
+        of: its path and commands.
     """
     run, items = open_evaluation(folder)
     timings = run.timings()
@@ -207,6 +227,7 @@ def _evaluation(folder: Path, name: str, made: dict[str, Item], *, num_families:
     def example(score: ItemScore) -> Example:
         return Example(run=run, item=by_id[score.id][0], trajectory=by_id[score.id][1], score=score)
 
+    digest = sha256((folder / TRAJECTORIES_FILE).read_bytes())
     return Evaluation(
         name=name,
         report=report,
@@ -214,15 +235,40 @@ def _evaluation(folder: Path, name: str, made: dict[str, Item], *, num_families:
         tool_s=_tool_seconds(report.scores, timings),
         total_s=tuple(timings[s.trajectory].total_s for s in report.scores if s.trajectory in timings),
         examples=tuple(map(example, chosen)),
-        digest=sha256((folder / TRAJECTORIES_FILE).read_bytes()),
+        digest=digest,
         num_cut_bytes=run.num_cut_bytes,
+        process=_process(folder, digest),
         modes=modes,
         gallery={mode.name: tuple(map(example, mode.worst)) for mode in modes},
+        **of,
     )
 
 
-def _probe(folder: Path, name: str, file: str, read: Callable[[Path], Found]) -> Probe:
-    return Probe(name=name, file=file, found=read(folder), digest=sha256((folder / file).read_bytes()))
+def _process(folder: Path, digest: str) -> Mapping[str, Any] | None:
+    """What was found in a run; None where it was not asked, or of other trajectories than those that are there now.
+
+    Args:
+        digest: SHA-256 of the run's trajectories.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = folder / PROCESS_FILE
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON: {error}; make it again: pixelis eval process") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{path} holds {type(found).__name__}, not what pixelis eval process leaves; make it again")
+    return found if found.get("trajectories", digest) == digest else None
+
+
+def _probe(folder: Path, name: str, file: str, read: Callable[[Path], Found], **of: Any) -> Probe:
+    found = read(folder)
+    cells = read_cells(folder) if isinstance(found, Robustness) and (folder / CLEAN / SCORES_FILE).is_file() else {}
+    return Probe(name=name, file=file, found=found, digest=sha256((folder / file).read_bytes()), cells=cells, **of)
 
 
 PROBES: dict[str, tuple[str, Callable[[Path], Found]]] = {
@@ -256,53 +302,3 @@ def choose_examples(scores: Sequence[ItemScore], num_families: int) -> list[Item
     places = sorted({round(k * (len(families) - 1) / max(1, few - 1)) for k in range(few)})
     firsts = [[next((s for s in scores if s.family == families[k] and s.right == right), None) for right in (1, 0)] for k in places]
     return [score for pair in firsts for score in pair if score is not None]
-
-
-# ---------------------------------------------------------------- journals
-
-
-def read_journal(path: Path, *, name: str, info: Mapping[str, Any]) -> Journal:
-    """A journal's rows. A last line without its end was cut off while it was written; it is passed over and counted.
-
-    Raises:
-        DataError: the file cannot be read, or a whole line is no row; names file and line.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot read ({error.strerror})") from None
-    whole, _, rest = data.rpartition(b"\n")
-    rows, counter = [], ""
-    for number, line in _lines(whole):
-        value = _row(line)
-        counter = counter or next((key for key in COUNTERS if value and key in value), "")
-        if value is None or not math.isfinite(numbers(value).get(counter, math.nan)):
-            wanted = f"{counter!r}" if counter else " or ".join(map(repr, COUNTERS))
-            raise DataError(
-                f"{path}:{number}: no row of a journal: a line is one JSON object with the number {wanted}; mend or remove the line"
-            )
-        rows.append(value)
-    last = _row(rest) if rest.strip() else None
-    counter = counter or next((key for key in COUNTERS if last and key in last), COUNTERS[0])
-    is_row = last is not None and math.isfinite(numbers(last).get(counter, math.nan))
-    return Journal(
-        name=name,
-        file=path.name,
-        counter=counter,
-        rows=tuple([*rows, last] if is_row and last is not None else rows),
-        info=info,
-        digest=sha256(data),
-        num_cut_bytes=0 if is_row else len(rest.strip()),
-    )
-
-
-def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
-    return ((number, line) for number, line in enumerate(data.split(b"\n"), 1) if line.strip())
-
-
-def _row(line: bytes) -> Row | None:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None

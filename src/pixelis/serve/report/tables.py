@@ -1,62 +1,20 @@
-"""The tables of a report, as data, and as HTML and GitHub Markdown from the same data. Pure."""
+"""The tables over the evaluations of a report. Pure."""
 
 from __future__ import annotations
 
-import html
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from pixelis.core.errors import DataError
-from pixelis.core.ops import OPS
 from pixelis.eval.compare import OVERALL, Comparison, compare
 from pixelis.eval.report import number_text, rate_text
 from pixelis.eval.scores import NO_CALL
 from pixelis.eval.stats import benjamini_hochberg
 from pixelis.serve.report.sources import Evaluation
-
-NUM_LEVELS = 11
-"""Colours of a share from 0 to 1; `style.css` has one for each."""
-MARKS = ((0.01, "**"), (0.05, "*"))
-PAPER = "the paper, 8B"
-PAPER_TOOL_S = {"SEG/ZOOM": 1.17, "TRK": 1.42, "OCR": 0.39, "TEMP": 1.57, "PROP": 0.16}
-"""Tool-side seconds per query. Source: paper §4.4, table of latency by component."""
-PAPER_RETRIEVAL_S, PAPER_TOOLS_S = 0.34, 5.05
-PAPER_TOTAL_S = {50: 5.8, 90: 8.1, 95: 10.2}
-"""Percentiles of end-to-end seconds."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    text: str
-    level: int | None = None
-    """Its colour, from 0 to `NUM_LEVELS` - 1; None for none."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    key: str
-    """Its place on the page."""
-    title: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    note: str = ""
-    source: str
-    """What it was made from."""
-    of: tuple[str, ...] = ()
-    """Names of the runs it is about; empty for all evaluations."""
-    is_heat: bool = False
-    """Its cells are coloured like a map."""
-
-
-def cells(*texts: str) -> tuple[Cell, ...]:
-    return tuple(map(Cell, texts))
-
-
-# ---------------------------------------------------------------- the tables
+from pixelis.serve.report.table import Cell, Table, cells, level, marked, stars
 
 
 @dataclass(frozen=True)
@@ -98,16 +56,6 @@ def _compare(one: Evaluation, first: Evaluation) -> Comparison | None:
         return None
 
 
-def stars(q: float) -> str:
-    return next((mark for limit, mark in MARKS if q < limit), "")
-
-
-def marked(rate: str, mark: str) -> str:
-    """A rate's text with its mark behind the value, before the interval."""
-    value, blank, between = rate.partition(" ")
-    return f"{value}{mark}{blank}{between}"
-
-
 def tables(evaluations: Sequence[Evaluation]) -> list[Table]:
     """Every table over the evaluations, in the order of the page; none without evaluations."""
     if not evaluations:
@@ -118,7 +66,6 @@ def tables(evaluations: Sequence[Evaluation]) -> list[Table]:
         _families(evaluations, compared),
         _tools(evaluations),
         _hacks(evaluations),
-        _latency(evaluations),
     ]
 
 
@@ -179,10 +126,6 @@ def _families(evaluations: Sequence[Evaluation], compared: Compared) -> Table:
     return Table(key="families", title="Accuracy by family", head=head, rows=tuple(rows), note=note, source="trajectories.jsonl")
 
 
-def level(share: float) -> int:
-    return max(0, min(NUM_LEVELS - 1, round(share * (NUM_LEVELS - 1))))
-
-
 def _tools(evaluations: Sequence[Evaluation]) -> Table:
     rows = []
     for evaluation in evaluations:
@@ -217,78 +160,3 @@ def _hacks(evaluations: Sequence[Evaluation]) -> Table:
         note="A run passes where the share is within the limit; what could not be counted does not pass.",
         source="trajectories.jsonl",
     )
-
-
-def _latency(evaluations: Sequence[Evaluation]) -> Table:
-    """Seconds per item by component, beside the paper's."""
-
-    def row(name: str, paper: float | None, values: Sequence[float]) -> tuple[Cell, ...]:
-        return cells(name, "-" if paper is None else f"{paper:.2f}", *(number_text(value, 2) for value in values))
-
-    def tool_s(evaluation: Evaluation, ops: Sequence[str]) -> float:
-        count = evaluation.report.seconds.count
-        return sum(evaluation.tool_s.get(op, 0.0) for op in ops) / count if count else math.nan
-
-    seconds = [e.report.seconds for e in evaluations]
-    rows = [row(name, paper, [tool_s(e, name.split("/")) for e in evaluations]) for name, paper in PAPER_TOOL_S.items()]
-    rows += [
-        row("retrieval and voting", PAPER_RETRIEVAL_S, [math.nan] * len(evaluations)),
-        row("tool side, all", PAPER_TOOLS_S, [tool_s(e, (*OPS, NO_CALL)) for e in evaluations]),
-        row("policy", None, [s.policy for s in seconds]),
-        row("end to end, mean", None, [s.total for s in seconds]),
-        *(row(f"end to end, p{k}", paper, [_percentile(e.total_s, k) for e in evaluations]) for k, paper in PAPER_TOTAL_S.items()),
-        cells("items timed", "-", *(str(s.count) for s in seconds)),
-    ]
-    return Table(
-        key="latency",
-        title="Seconds per item by component",
-        head=("component", PAPER, *(e.name for e in evaluations)),
-        rows=tuple(rows),
-        note="The paper's are those of its own machine and model (§4.4). Here end to end is wall time while other items ran beside, "
-        "waiting included; policy leaves out the turn with the answer; an evaluation neither retrieves nor votes.",
-        source="timings.jsonl",
-    )
-
-
-def _percentile(values: Sequence[float], k: int) -> float:
-    return float(np.percentile(values, k)) if values else math.nan
-
-
-# ---------------------------------------------------------------- HTML and Markdown
-
-
-def visible(text: str) -> str:
-    """A text as it may be shown: what hides or reorders its neighbours, and what is no character, becomes a mark."""
-    return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
-
-
-def in_html(text: str) -> str:
-    return html.escape(visible(text))
-
-
-def table_html(table: Table) -> str:
-    """The table without its frame."""
-    head = "".join(f'<th scope="col">{in_html(name)}</th>' for name in table.head)
-    body = "\n".join(f"<tr>{''.join(_cell_html(cell, is_first=k == 0) for k, cell in enumerate(row))}</tr>" for row in table.rows)
-    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
-
-
-def _cell_html(cell: Cell, *, is_first: bool) -> str:
-    text = re.sub(r"(\[[-\d., ]+\])", r'<span class="between">\1</span>', in_html(cell.text))
-    if is_first:
-        return f'<th scope="row">{text}</th>'
-    colour = "" if cell.level is None else f' class="v{cell.level}"'
-    return f"<td{colour}>{text}</td>"
-
-
-def table_markdown(table: Table) -> str:
-    """The table with title and note, for GitHub."""
-    lines = ["| " + " | ".join(map(in_markdown, table.head)) + " |", "|" + "---|" * len(table.head)]
-    lines += ["| " + " | ".join(in_markdown(cell.text) for cell in row) + " |" for row in table.rows]
-    return f"## {table.title}\n\n" + "\n".join(lines) + (f"\n\n{in_markdown(table.note)}" if table.note else "") + "\n"
-
-
-def in_markdown(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    flat = " ".join(visible(text).split())
-    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", flat).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
