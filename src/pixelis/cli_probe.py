@@ -187,17 +187,26 @@ def selective(
     _print({"runs": selective_json(found), "max_accepted": least}, lambda: f"{selective_text(found)}{drawn}{match}", as_json)
 
 
-@app.command(epilog="Example:  pixelis eval revote runs/nano/ttrl")
+@app.command(epilog="Examples:  pixelis eval revote runs/nano/ttrl   |   pixelis eval revote runs/nano/ttrl --again --curves runs/curves")
 def revote(
     run: Annotated[Path, typer.Argument(help="A folder of pixelis adapt that was audited.")],
-    seed: Annotated[int, typer.Option(help="Of which neighbours are flipped.")] = 0,
+    again: Annotated[bool, typer.Option("--again", help="Also ask its memory again: K, omega, near misses, pictures pressed.")] = False,
+    curves: Annotated[Path | None, typer.Option(help="Also leave risk against coverage in this folder, a journal a vote.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of flips, near misses and the bootstrap; the run's own when left out.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """What other votes would have decided on the very facts that a run recorded, with and without flipped neighbours."""
-    from pixelis.eval.revote import hold_all, revote_json, revote_text
+    """What other votes would have decided on the very facts that a run recorded, over fewer rollouts and with other neighbours, and beside
+    each what hard majority errs in at the same coverage."""
+    from pixelis.eval.revote import hold_again, hold_all, revote_json, revote_text, write_curves
 
-    found = hold_all(run, seed=seed)
-    _print(revote_json(found), lambda: revote_text(found), as_json)
+    found, agreement = hold_all(run, seed=seed), None
+    if again:
+        with progress_line("pictures") as progress:
+            agreement, more = hold_again(run, seed=seed, progress=progress)
+        found += more
+    written = [] if curves is None else write_curves(run, found, curves)
+    drawn = f"\n\ncurves: pixelis report {' '.join(map(str, written))} --curves {curves}" if written else ""
+    _print(revote_json(found, agreement), lambda: f"{revote_text(found, agreement)}{drawn}", as_json)
 
 
 def _kinds_and_severities(shifts: str, severities: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
