@@ -110,8 +110,8 @@ class AdaptRecipe(Table):
     tools: ToolSettings = ToolSettings()
     max_new_tokens: int = Field(default=256, ge=1)
     calibration: str | None = None
-    """The folder of a labelled run that was fitted: calibrator, quantile and canaries; its calibration.json alone gives no canaries; None does
-    without."""
+    """The folder of a labelled run that was fitted: calibrator, quantile and canaries; or its calibration.json, which gives no canaries.
+    None does without."""
     num_canaries: int = Field(default=16, ge=0)
     stream: StreamTable
     adapt: AdaptTable = AdaptTable()

@@ -136,7 +136,7 @@ def test_what_phase_two_made_brings_the_step_heads_that_phase_three_asks_for():
 
 
 def test_what_phase_3_learnt_is_seen_brighter_by_the_same_weights():
-    """Two policies of one file: what differs is the lift, and so what is seen of a dark medium, and nothing of one that has a white spot."""
+    """Two policies of one file: they differ in the lift, and so in what is seen of a dark medium, and of none that has a white spot."""
     before, after = (make_policy(PolicySettings(name=name)) for name in ("nano-rft", "nano-ttrl"))
     try:
         assert (before.prompting.lift, after.prompting.lift) == (0.0, 0.75) and after.info.version == f"{before.info.version}, lift 0.75"
