@@ -121,14 +121,14 @@ def laid_out(item: Item, rng: np.random.Generator, *, dot: int) -> tuple[bytes, 
 
 def free_places(rng: np.random.Generator, taken: Sequence[Box], side: float, width: int, height: int) -> Iterator[Box]:
     """Up to two squares that touch nothing, nor each other."""
-    taken = list(taken)
+    taken, num = list(taken), 0
     for _ in range(400):
         x, y = int(rng.uniform(0, width - side)), int(rng.uniform(0, height - side))
         box = Box(x, y, x + side, y + side)
         if all(box.x1 <= b.x0 or b.x1 <= box.x0 or box.y1 <= b.y0 or b.y1 <= box.y0 for b in taken):
-            taken.append(box)
+            taken, num = [*taken, box], num + 1
             yield box
-            if len(taken) > 1 and sum(b.width == side for b in taken) == 2:
+            if num == 2:
                 return
 
 
@@ -164,7 +164,7 @@ def with_inputs(rolled: Rolled, seen: Sequence[Seen]) -> list[Seen]:
 
 
 def measured(usual: Sequence[Seen], chains: Sequence[Seen], hidden: int, rounds: int, seeds: int) -> dict[str, dict[str, np.ndarray]]:
-    """Of every last step (`COLUMNS`), by when and where; pictures of odd number, with all heads' rows behind each other."""
+    """Of every last step (`COLUMNS`), by when and where; pictures of odd number: [heads, pictures, columns]."""
     taught, asked = [one for one in chains if one.group % 2 == 0], [one for one in chains if one.group % 2 == 1]
     found: dict[str, dict[str, list[np.ndarray]]] = {}
     for seed in range(seeds):
@@ -175,7 +175,10 @@ def measured(usual: Sequence[Seen], chains: Sequence[Seen], hidden: int, rounds:
             of_place = found.setdefault(when, {place: [] for place in PLACES})
             for one in asked:
                 of_place[one.item.id.rsplit("-", 1)[1]].append(facts(judge, one, seed=seed))
-    return {when: {place: np.array(rows) for place, rows in of_place.items()} for when, of_place in found.items()}
+    return {
+        when: {place: np.array(rows).reshape(seeds, len(asked) // len(PLACES), -1) for place, rows in of_place.items()}
+        for when, of_place in found.items()
+    }
 
 
 def facts(judge: Judge, one: Seen, *, seed: int) -> np.ndarray:
@@ -190,13 +193,13 @@ def facts(judge: Judge, one: Seen, *, seed: int) -> np.ndarray:
 def table(when: str, rows: dict[str, np.ndarray]) -> None:
     beside = {"noise": ratio(rows, COLUMNS.index("gated")), "thing": ratio(rows, COLUMNS.index("ungated"))}
     for place in PLACES:
-        means = "".join(f"{value:>10.3f}" for value in rows[place].mean(0))
+        means = "".join(f"{value:>10.3f}" for value in rows[place].mean((0, 1)))
         print(f"{when if place == PLACES[0] else '':20}{place:10}{means}   {beside.get(place, '')}")
 
 
 def ratio(rows: dict[str, np.ndarray], column: int) -> str:
     """What noise earns for each that a thing earns, and its 95 % interval over pictures (percentile bootstrap)."""
-    rng, noise, thing = np.random.default_rng(0), rows["noise"][:, column], rows["thing"][:, column]
+    rng, noise, thing = np.random.default_rng(0), rows["noise"][..., column].mean(0), rows["thing"][..., column].mean(0)
     drawn = rng.integers(0, len(noise), (2000, len(noise)))
     low, high = np.percentile(noise[drawn].mean(1) / thing[drawn].mean(1), [2.5, 97.5])
     return f"{noise.mean() / thing.mean():.2f} [{low:.2f}, {high:.2f}]"

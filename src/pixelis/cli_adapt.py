@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pixelis.core.errors import ConfigError
+
 if TYPE_CHECKING:
     from pixelis.config_ttrl import AdaptRecipe
 
@@ -50,6 +52,11 @@ def adapt(
         num, different = check_decisions(folder)
         out.print(f"{num} decisions made again: {len(different)} differ {' '.join(different[:5])}".rstrip())
         raise typer.Exit(1 if different else 0)
+    if fit:
+        from pixelis.ttrl.calibrate import CALIBRATORS
+
+        if calibrator not in CALIBRATORS or not 0 < alpha < 1:
+            raise ConfigError(f"--fit takes one of {', '.join(CALIBRATORS)} and an alpha in (0, 1); got {calibrator!r} and {alpha:g}")
     _serve(wanted, folder, checkpoint or wanted.checkpoint, log=_log_json if as_json else LiveTable(folder), has_audit=audit)
     if fit:
         from pixelis.ttrl.fit import fit as fit_on

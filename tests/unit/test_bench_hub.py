@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import zipfile
 from pathlib import Path
@@ -102,8 +103,19 @@ def test_archives_are_unpacked_once(home, monkeypatch):
     assert (folder / "scannet" / "one.mp4").read_text() == "1"
 
 
-def test_a_damaged_archive_is_named(home, monkeypatch):
-    serve(monkeypatch, lambda folder: (folder / "scannet.zip").write_bytes(b"PK and no more"))
+def flipped() -> bytes:
+    """An archive with one byte changed inside what it holds."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as whole:
+        whole.writestr("a.txt", bytes(range(256)) * 40)
+    data = bytearray(file.getvalue())
+    data[60] ^= 0xFF
+    return bytes(data)
+
+
+@pytest.mark.parametrize("data", [b"PK and no more", flipped()], ids=["no archive", "a byte changed"])
+def test_a_damaged_archive_is_named(home, monkeypatch, data):
+    serve(monkeypatch, lambda folder: (folder / "scannet.zip").write_bytes(data))
     with pytest.raises(DataError, match=r"scannet.zip: cannot be unpacked .*fetch it again"):
         local_folder("vsibench", "hub:")
     assert not list(home.rglob("*.unpacked"))

@@ -16,7 +16,7 @@ from pixelis.testing import ScriptedPolicy, WrappedTool
 from pixelis.testing.check import background, disc
 from pixelis.tools.engines.seg_default import ClassicalSeg
 from pixelis.tools.execute import Executor
-from pixelis.tools.replay import Difference, NotExecuted, replay_run, replay_trajectory
+from pixelis.tools.replay import Difference, NotExecuted, ReplayReport, replay_run, replay_trajectory
 from pixelis.tools.seg import SegTool
 from pixelis.tools.settings import ToolSettings
 from pixelis.tools.zoom import ZoomTool
@@ -55,6 +55,9 @@ def test_a_run_whose_only_record_was_cut_is_not_called_equal(tmp_path):
     path.write_bytes(path.read_bytes()[:-1])
     report = replay_run(open_run(tmp_path))
     assert (report.num_trajectories, report.is_equal, report.verdict) == (0, False, "nothing was compared")
+    assert ReplayReport(num_trajectories=1, num_steps=2, num_not_replayed=2, differences=()).verdict == "nothing was compared"
+    assert ReplayReport(num_trajectories=1, num_steps=2, num_not_replayed=1, differences=()).is_equal
+    assert ReplayReport(num_trajectories=1, num_steps=0, num_not_replayed=0, differences=()).is_equal  # an answer without a call
     with pytest.raises(ReplayMismatch, match="nothing was compared"):
         report.raise_if_different()
 

@@ -154,9 +154,11 @@ def test_the_command(tmp_path):
 def test_curves_that_the_report_draws(tmp_path):
     run, found = write_run(tmp_path / "run", neighbour="A"), tmp_path / "made" / "curves"
     shown = CliRunner().invoke(app, ["revote", str(run), "--curves", str(found)])
-    names = ["confidence-20-flipped", "confidence-as-found", "hard-majority-20-flipped", "hard-majority-as-found"]
+    names = [
+        f"run-{name}" for name in ("confidence-20-flipped", "confidence-as-found", "hard-majority-20-flipped", "hard-majority-as-found")
+    ]
     assert shown.exit_code == 0 and sorted(path.stem for path in found.iterdir()) == names
-    journal = read_journal(found / "hard-majority-as-found.jsonl", name="hard", info={})
+    journal = read_journal(found / "run-hard-majority-as-found.jsonl", name="hard", info={})
     # A and B 2 to 2; A 3 to 1; B 3 to 1: by 1/2 one of two is wrong, and A is right by 0.
     assert [(row["query"], row["coverage"], row["risk"], row["margin"]) for row in journal.rows] == [
         (2, pytest.approx(2 / 3), 0.5, pytest.approx(0.5)),

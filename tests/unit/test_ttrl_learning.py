@@ -40,6 +40,7 @@ from pixelis.train.corridor import CorridorState, regulate
 from pixelis.train.grpo import kl_of
 from pixelis.train.learner import learning_of
 from pixelis.train.losses import token_entropies
+from pixelis.train.optim import Optimizer
 from pixelis.train.packing import pack_rollouts
 from pixelis.train.policy_learner import PolicyLearner
 from pixelis.train.start import load_learner
@@ -331,6 +332,19 @@ def test_an_abstaining_query_moves_no_weight_along_earlier_ones(born):
             assert any(not torch.equal(value, before[name]) for name, value in learning_of(learner.model).items())
 
 
+def test_a_first_step_by_its_gradient_alone_leaves_nothing_to_go_on_along():
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = Optimizer(None, torch.optim.AdamW([weight], lr=0.1, weight_decay=0.0))
+    weight.grad = torch.ones(3)
+    with optimizer.by_gradient_alone():
+        optimizer.step()
+    assert (weight < 1).all()
+    before = weight.detach().clone()
+    weight.grad = torch.zeros(3)
+    optimizer.step()
+    assert torch.equal(weight, before)
+
+
 def test_adapters_learn_and_the_base_stays(born, tmp_path):
     pytest.importorskip("peft")
     out = run(born, tmp_path / "lora", lora=LoraTable(rank=2))
@@ -349,7 +363,7 @@ def test_the_last_layers_alone_may_learn(born, tmp_path):
     assert "last_layers" not in SETTINGS.to_json()
 
 
-def test_evaluation_media_never_reach_the_memory(born, whole, tmp_path):
+def test_evaluation_media_never_reach_the_memory(born, whole, tmp_path, monkeypatch):
     blocked = blocklist_of([Excluded("dev", 1, first=0)])  # families in turn: another item than the stream's
     out = run(born, tmp_path / "other", blocklist=blocked)
     found = json.loads((out / MEMORY_AUDIT_FILE).read_text())
@@ -365,7 +379,11 @@ def test_evaluation_media_never_reach_the_memory(born, whole, tmp_path):
     assert json.loads((out / MEMORY_AUDIT_FILE).read_text())["hits"] == []
     with open_memory(whole / "memory") as memory:
         memory.blocklist = blocked  # as if it had been forgotten while serving
-        assert [hit.position for hit in audited(memory, tmp_path).hits] == [1]
+        report = audited(memory, tmp_path)
+    assert [hit.position for hit in report.hits] == [1]
+    monkeypatch.setattr("pixelis.ttrl.adapt.audited", lambda memory, folder: report)
+    with pytest.raises(DataError, match="1 remembered media are or resemble evaluation media"):
+        run(born, tmp_path / "late", blocklist=blocked)
 
 
 def test_an_index_is_trained_once_there_is_enough_to_train_it_on(born, whole, tmp_path, monkeypatch):

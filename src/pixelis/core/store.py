@@ -54,9 +54,12 @@ class RunWriter:
             self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         except OSError as error:
             raise DataError(f"{self.folder}: cannot write a run there ({error.strerror}): choose another folder") from None
-        if not lock(self._file, self.folder):
+        try:
+            if not lock(self._file, self.folder):
+                raise DataError(f"{self.folder}: another process is writing this run; wait for it, or choose another folder")
+        except DataError:
             os.close(self._file)
-            raise DataError(f"{self.folder}: another process is writing this run; wait for it, or choose another folder")
+            raise
         self._set_tail_aside()
         if not (self.folder / RUN_FILE).exists():
             write_whole(self.folder / RUN_FILE, (json.dumps(dict(info), indent=1, sort_keys=True) + "\n").encode())

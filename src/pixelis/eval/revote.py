@@ -237,7 +237,7 @@ def _wrong(record: Record, label: str | None) -> float:
 def write_curves(run: str | os.PathLike, found: Sequence[Revote], folder: str | os.PathLike) -> list[Path]:
     """Risk against coverage of `BOTH` under each of `DRAWN`, as journals that `pixelis report` draws, see `selective_run.write_curves`.
 
-    Each is named after vote and neighbours, as `weighted-20-flipped.jsonl`.
+    Each is named after run, vote and neighbours, as `ttrl-weighted-20-flipped.jsonl`.
 
     Raises:
         DataError: one cannot be written.
@@ -246,7 +246,7 @@ def write_curves(run: str | os.PathLike, found: Sequence[Revote], folder: str | 
     wanted = [(vote, state) for state in DRAWN for vote, _ in BOTH]
     written = []
     for one in (one for one in found if (one.vote, one.neighbours) in wanted):
-        words = f"{names.get(one.vote, one.vote)} {one.neighbours}"
+        words = f"{Path(run).resolve().name} {names.get(one.vote, one.vote)} {one.neighbours}".lower()
         path = folder / f"{re.sub('[^a-z0-9]+', '-', words)}.jsonl"
         try:
             folder.mkdir(parents=True, exist_ok=True)

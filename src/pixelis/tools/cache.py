@@ -139,9 +139,10 @@ class _DiskCache:
         path = self._folder / key
         try:
             seal, _, data = path.read_bytes().partition(b"\n")
-            os.utime(path)
         except OSError:
             return None
+        with contextlib.suppress(OSError):  # a folder of somebody else's
+            os.utime(path)
         return _unpack(data) if seal == _seal(key, data) else None
 
     def put(self, key: str, data: bytes) -> None:

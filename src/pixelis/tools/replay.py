@@ -66,12 +66,17 @@ class ReplayReport:
     @property
     def is_equal(self) -> bool:
         """Whether there was something to compare and all of it was found equal."""
-        return self.num_trajectories > 0 and not self.differences and not self.not_executed
+        return self.was_compared and not self.differences and not self.not_executed
+
+    @property
+    def was_compared(self) -> bool:
+        """False without a trajectory, and where all steps there are failed for reasons of the machine."""
+        return self.num_trajectories > 0 and (self.num_steps == 0 or self.num_not_replayed < self.num_steps)
 
     @property
     def verdict(self) -> str:
         """In words: equal, nothing was compared, or how many differences and steps not executed."""
-        if not self.num_trajectories:
+        if not self.was_compared and not self.differences:
             return "nothing was compared"
         found = [f"{len(self.differences)} differences"] if self.differences else []
         found += [f"{len(self.not_executed)} steps could not be executed"] if self.not_executed else []

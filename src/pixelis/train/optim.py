@@ -36,22 +36,21 @@ class Optimizer:
 
     @contextmanager
     def by_gradient_alone(self) -> Iterator[None]:
-        """In here steps do not go on along earlier gradients: first moments are put aside, and afterwards are what they were."""
-        moments = [
-            state[name]
-            for optimizer in self.members
-            for state in optimizer.state.values()
-            for name in FIRST_MOMENTS
-            if isinstance(state.get(name), torch.Tensor)
-        ]
-        aside = [moment.clone() for moment in moments]
-        for moment in moments:
+        """In here steps do not go on along earlier gradients: first moments are put aside, and afterwards are what they were, or 0 where
+        there were none."""
+        aside = {id(moment): moment.clone() for moment in self._first_moments()}
+        for moment in self._first_moments():
             moment.zero_()
         try:
             yield
         finally:
-            for moment, before in zip(moments, aside, strict=True):
-                moment.copy_(before)
+            for moment in self._first_moments():
+                before = aside.get(id(moment))
+                moment.zero_() if before is None else moment.copy_(before)
+
+    def _first_moments(self) -> list[torch.Tensor]:
+        states = [state for optimizer in self.members for state in optimizer.state.values()]
+        return [state[name] for state in states for name in FIRST_MOMENTS if isinstance(state.get(name), torch.Tensor)]
 
     def state_dict(self) -> list[dict]:
         return [optimizer.state_dict() for optimizer in self.members]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelis import __version__
+from pixelis.core.errors import DataError
 from pixelis.core.media import open_medium
 from pixelis.core.store import RUN_FILE, RunWriter, open_run
 from pixelis.core.trajectory import Timing, Trajectory
@@ -77,7 +78,7 @@ def run_adapt(
 
     Raises:
         ConfigError: the folder holds another run.
-        DataError: a file of it is damaged.
+        DataError: a file of it is damaged, or the memory holds an evaluation medium at the end.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -98,7 +99,13 @@ def run_adapt(
                 progress = run.one_query(query, progress)
         run.settle(progress, lag=0)
         if blocklist is not None:
-            audited(memory, out)
+            report = audited(memory, out)
+            if report.hits:
+                first = report.hits[0]
+                raise DataError(
+                    f"{out}: {len(report.hits)} remembered media are or resemble evaluation media, the first is {first.entry_id} "
+                    f"({first.route} of {first.blocked_id}); what was measured on them does not count: adapt into a new folder"
+                )
     save_policy(serving.policy, out / POLICY_FOLDER)
     if serving.insight is not None:
         serving.insight.save(out / POLICY_FOLDER)

@@ -16,7 +16,7 @@ from scipy.special import softmax
 
 from pixelis.core.errors import DataError
 from pixelis.core.media import open_medium
-from pixelis.core.store import Run, open_run
+from pixelis.core.store import Run, open_run, write_whole
 from pixelis.core.trajectory import Timing, Trajectory
 from pixelis.policy.base import Task
 from pixelis.policy.exposure import exposure_of
@@ -113,9 +113,10 @@ def fit(folder: str | Path, *, calibrator: str = "temperature", alpha: float = A
         "confidences": len(label_N),
         "alpha": alpha,
         "calibration": asdict(report(settings.calibrator, logits_NK, label_N)),
-        "held_out": [asdict(held_out(records, settings_of(folder), name, alpha)) for name in CALIBRATORS],
     }
-    (folder / CALIBRATION_FILE).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_whole(folder / CALIBRATION_FILE, (json.dumps(found, indent=1) + "\n").encode())
+    found["held_out"] = [asdict(held_out(records, settings_of(folder), name, alpha)) for name in CALIBRATORS]
+    write_whole(folder / CALIBRATION_FILE, (json.dumps(found, indent=1) + "\n").encode())
     return found
 
 

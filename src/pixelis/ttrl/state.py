@@ -94,6 +94,8 @@ class AdaptSettings:
             raise ConfigError("neighbours = 0: method retrieval, flip and near_miss need some; give neighbours, or leave these out")
         if self.lift_spread and self.rollouts < 2:
             raise ConfigError(f"lift_spread = {self.lift_spread:g} compares rollouts of a query: give 2 or more, not {self.rollouts}")
+        if self.last_layers is not None and not self.rate:
+            raise ConfigError(f"last_layers = {self.last_layers} with rate = 0: nothing learns; give a rate, or leave it out")
         if self.decision.vote == "borda":
             raise ConfigError("vote = 'borda' wants rankings, and rollouts that serve give one answer each; compare it by eval consistency")
         if self.omega == 0 and self.stress.changes_pictures:

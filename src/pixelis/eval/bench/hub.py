@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from pathlib import Path
 
 from pixelis.core.errors import ConfigError, DataError, NotInstalled
@@ -82,5 +83,5 @@ def _unpack(archive: Path) -> None:
         with zipfile.ZipFile(archive) as whole:
             whole.extractall(archive.parent)
         mark.touch()
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:  # NotImplementedError is a RuntimeError
         raise DataError(f"{archive}: cannot be unpacked ({error}): make room, or delete it and fetch it again") from None
