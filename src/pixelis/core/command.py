@@ -109,13 +109,12 @@ def _load(read: Any, value: Any, where: str) -> Command:
 def seen_from_here(word: str) -> str:
     """A word of a command line without an absolute path in it, and without the name and password of a server's user, or its query.
 
-    An absolute path becomes one from the working directory, or its last part behind `PATH` where they share nothing but the root.
+    An absolute path becomes one from the working directory, or its last part behind `PATH` where it lies outside of it.
     """
     option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
     value = re.sub(r"(?<=://)[^/@\s]*@", "", value)
     value = value.partition("?")[0] if "://" in value else value  # what a server is asked with may be a secret, too
     if os.path.isabs(value):
         relative = os.path.relpath(value)
-        is_apart = relative.startswith(os.pardir) and os.path.commonpath([os.getcwd(), value]) == os.sep
-        value = f"{OUTSIDE}/{Path(value).name}" if is_apart else relative
+        value = f"{OUTSIDE}/{Path(value).name}" if relative.startswith(os.pardir) else relative
     return option + equals + value

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pixelis.core.errors import ConfigError, DataError
 from pixelis.core.media import MAX_PIXELS, Medium, open_medium, png_bytes
-from pixelis.core.media_image import over_white
+from pixelis.core.media_rgb import over_white
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
