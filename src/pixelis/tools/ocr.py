@@ -42,7 +42,7 @@ class OcrTool:
 
     @property
     def version(self) -> str:
-        return f"ocr 2; {self._engine.version}"
+        return f"ocr 3; {self._engine.version}"
 
     def __call__(self, medium: Medium, args: OcrArgs, context: Context) -> OcrOutput:
         """Raises: ToolError: the box misses the frame."""
@@ -58,17 +58,24 @@ class OcrTool:
 
 
 def read_box(engine: OcrEngine, frame_HWC: np.ndarray, box: tuple[int, int, int, int]) -> Sequence[EngineSpan]:
-    """What stands in a box of a frame; where it is blurred along a line, also with that undone, and of the two readings the surer one.
+    """What stands in a box of a frame; where it is blurred along a line, what is read with that undone if that is surer and more.
 
     Args:
         frame_HWC: uint8 RGB [height, width, 3].
         box: x0, y0, x1, y1 in pixels, x1 and y1 exclusive; the spans' boxes are relative to its corner.
     """
     x0, y0, x1, y1 = box
-    pictures = (picture for picture in (frame_HWC, steadied(frame_HWC, box)) if picture is not None)
-    return max((engine.read(np.ascontiguousarray(picture[y0:y1, x0:x1])) for picture in pictures), key=_sureness)
+    plain = engine.read(np.ascontiguousarray(frame_HWC[y0:y1, x0:x1]))
+    steady = steadied(frame_HWC, box)
+    if steady is None:
+        return plain
+    undone = engine.read(np.ascontiguousarray(steady[y0:y1, x0:x1]))
+    (sure, num_sure), (plainly_sure, num_plainly_sure) = _sureness(undone), _sureness(plain)
+    # Undoing a blur that was none makes letters out of ripples: more to count, but each of them less sure.
+    return undone if sure >= plainly_sure and num_sure > num_plainly_sure else plain
 
 
-def _sureness(spans: Sequence[EngineSpan]) -> float:
-    """Characters that were read, each counted by how surely."""
-    return sum(len(span.text) * span.confidence for span in spans)
+def _sureness(spans: Sequence[EngineSpan]) -> tuple[float, float]:
+    """How sure the characters are on average, and their number, each counted by how sure it is; 0 and 0 without any."""
+    num_sure = sum(len(span.text) * span.confidence for span in spans)
+    return num_sure / max(1, sum(len(span.text) for span in spans)), num_sure

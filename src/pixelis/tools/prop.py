@@ -60,7 +60,7 @@ class PropTool:
 
     @property
     def version(self) -> str:
-        return f"prop 2; {self._engine.version}"
+        return f"prop 3; {self._engine.version}"
 
     def __call__(self, medium: Medium, args: PropArgs, context: Context) -> PropOutput:
         """Raises: ToolError: the box misses the frame, or the property cannot be measured there."""

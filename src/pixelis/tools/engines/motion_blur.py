@@ -2,7 +2,8 @@
 
 A camera that moves evenly in one direction while it exposes averages the picture along a line. That takes whole frequencies away, in
 stripes whose spacing tells the line's length and direction: the cepstrum has a dip where the line ends (`docs/results/motion_blur.md`).
-Blur of any other form is left as it is.
+The strokes of sharp letters leave such stripes too. So what the line says the place looked like is blurred again: only where that gives
+the picture there is a blur. Blur of any other form is left as it is.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import cv2
 import numpy as np
 import scipy.fft
 
+from pixelis.core.geometry import Box
+
 TILE_PX = 192
 """Side of the square in which blur is looked for; a larger one holds more that was never blurred visibly, such as an even ground."""
 LEAST_TILE_PX = 48
@@ -26,6 +29,8 @@ LEAST_DEPTH = 12.0
 """Of the dip below the median of its neighbourhood, in median absolute deviations."""
 MOST_RIVAL = 0.6
 """Depth of the deepest dip in any other direction, over that of the deepest: blocks of a JPEG have one each way."""
+MOST_LEFT = 0.4
+"""Of the fine parts of the picture, by root mean square: what the sharp picture, blurred again, does not give back."""
 NOISE = 1e-3
 """Power of what is not picture over that of the picture."""
 MARGIN_PX = 3 * MOST_PX
@@ -61,7 +66,7 @@ class MotionBlur:
 def steadied(image_HWC: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray | None:
     """The picture with the straight blur in and around a box undone; None where none shows.
 
-    One place in twenty of a picture that was never blurred can look as if it were, so what is measured in a steadied picture should count
+    One place in thirty of a picture that was never blurred can look as if it were, so what is measured in a steadied picture should count
     only where it is surer than what is measured in the picture itself.
 
     Args:
@@ -107,7 +112,28 @@ def find_motion_blur(image_HWC: np.ndarray, box: tuple[int, int, int, int]) -> M
     across = np.abs(dx * dy[best] - dy * dx[best]) / math.hypot(dx[best], dy[best])
     if depth[across > 2].max() > MOST_RIVAL * depth[best]:
         return None
-    return MotionBlur(int(dx[best]), int(dy[best]))
+    blur = MotionBlur(int(dx[best]), int(dy[best]))
+    room = Box(*box).grow(MOST_PX).intersect(Box(x0, y0, x0 + tile_w, y0 + tile_h))
+    return blur if _left_over(image_HWC, room.pixels(width=width, height=height), blur) <= MOST_LEFT else None
+
+
+def _left_over(image_HWC: np.ndarray, box: tuple[int, int, int, int], blur: MotionBlur) -> float:
+    """Share of the fine parts of a box, by root mean square, that the picture before a blur, blurred again, does not give back.
+
+    Of a picture that never had the blur, what it would have looked like before has ripples darker than black and lighter than white.
+    """
+    height, width = image_HWC.shape[:2]
+    x0, y0, x1, y1 = box
+    seen = image_HWC[y0:y1, x0:x1].astype(np.float32)
+    again = cv2.filter2D(undone(image_HWC, box, blur).astype(np.float32), -1, blur.kernel(), borderType=cv2.BORDER_REFLECT)
+    fine = seen - cv2.blur(seen, (2 * blur.taps + 1, 2 * blur.taps + 1))
+    # Left out: where the kernel reaches beyond the box, and two lengths from where the picture ends, as far as ripples go from there.
+    reach, far_x, far_y = blur.taps // 2 + 1, 2 * abs(blur.dx), 2 * abs(blur.dy)
+    left, top = max(reach, far_x - x0), max(reach, far_y - y0)
+    right, bottom = min(x1 - reach, width - far_x) - x0, min(y1 - reach, height - far_y) - y0
+    if min(right - left, bottom - top) > reach:
+        again, seen, fine = (part[top:bottom, left:right] for part in (again, seen, fine))
+    return float(np.sqrt(np.mean((again - seen) ** 2) / (np.mean(fine**2) + 1e-9)))
 
 
 @cache
