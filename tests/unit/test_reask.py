@@ -212,7 +212,7 @@ def test_the_command_asks_again(tmp_path, pictures):
     nums, omegas = [f"K = {num}, omega = 0.5" for num in (1, 4, 8, 16)], [f"K = 1, omega = {omega}" for omega in ("0", "0.25", "0.75", "1")]
     assert states == [*nums, *omegas, "30 % near misses", "jpeg 20, half size"]
     assert told["again"]["same"] == told["again"]["count"] == 3
-    assert {path.name for path in curves.iterdir()} >= {"weighted-jpeg-20-half-size.jsonl", "hard-majority-as-found.jsonl"}
+    assert {path.name for path in curves.iterdir()} >= {"run-weighted-jpeg-20-half-size.jsonl", "run-hard-majority-as-found.jsonl"}
     left_out = revote_text(hold_all(run), Agreement(2, 3, 1, 0.0))
     assert "2 of 3 queries find the neighbours that it recorded" in left_out and "1 more are not in its memory" in left_out
 
