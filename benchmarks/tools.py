@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 from pixelis.core.media import Medium, open_medium
 from pixelis.core.ops import Call, Result
-from pixelis.testing.check import video_medium
+from pixelis.testing.scenes import video_medium
 from pixelis.tools.doctor import PACKAGES, _version
 from pixelis.tools.execute import Executor
 from pixelis.tools.settings import ToolSettings

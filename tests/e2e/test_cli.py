@@ -13,7 +13,7 @@ import skimage.data
 from PIL import Image
 from pycocotools import mask as coco
 
-from pixelis.testing.check import disc, written
+from pixelis.testing.scenes import disc, written
 
 
 def pixelis(*args: object, stdin: str = "", cwd=None) -> subprocess.CompletedProcess:

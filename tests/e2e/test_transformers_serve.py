@@ -22,7 +22,7 @@ from pixelis.core.store import RunWriter, open_run
 from pixelis.policy.base import Task
 from pixelis.policy.endpoint import EndpointPolicy
 from pixelis.rollout.run import Limits, Runner
-from pixelis.testing.check import image_medium
+from pixelis.testing.scenes import image_medium
 from pixelis.testing.tiny_vlm import make_checkpoint
 from pixelis.tools.execute import Executor
 from pixelis.tools.settings import ToolSettings

@@ -14,7 +14,7 @@ from pixelis.core.geometry import Box
 from pixelis.core.grammar import render_response
 from pixelis.core.ops import EVENTS, OPS, PROPERTIES, Call
 from pixelis.core.wire import result_to_wire
-from pixelis.testing.check import background, disc, image_medium, video_medium
+from pixelis.testing.scenes import background, disc, image_medium, video_medium
 from pixelis.tools.execute import Executor
 from pixelis.tools.toolbox import build_toolbox
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pixelis.core.ops import Call
-from pixelis.testing.check import video_medium
+from pixelis.testing.scenes import video_medium
 from pixelis.tools.ahead import DEPTH, read_ahead
 from pixelis.tools.execute import Executor
 from pixelis.tools.temp import TempTool

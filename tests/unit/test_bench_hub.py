@@ -16,12 +16,12 @@ from pixelis.eval.bench import BENCHMARKS, vstar
 from pixelis.eval.bench.hub import local_folder
 
 hub = pytest.importorskip("huggingface_hub")
-errors = pytest.importorskip("huggingface_hub.errors")
+constants, errors = (pytest.importorskip(f"huggingface_hub.{name}") for name in ("constants", "errors"))
 
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    monkeypatch.setattr(hub.constants, "HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
 
 

@@ -8,7 +8,7 @@ from pixelis.core.errors import ConfigError
 from pixelis.core.geometry import Box
 from pixelis.core.ops import Attribute, Call, PropOutput, Result
 from pixelis.testing import WrappedTool
-from pixelis.testing.check import background, disc, image_medium
+from pixelis.testing.scenes import background, disc, image_medium
 from pixelis.tools.cache import ResultCache, cache_for
 from pixelis.tools.execute import Executor
 from pixelis.tools.settings import ToolSettings

@@ -16,7 +16,7 @@ from pixelis.core.errors import ConfigError
 from pixelis.policy.base import Task
 from pixelis.policy.endpoint import EndpointPolicy
 from pixelis.rollout.run import Limits, Runner
-from pixelis.testing.check import background, image_medium
+from pixelis.testing.scenes import background, image_medium
 from pixelis.tools.execute import Executor
 from pixelis.tools.settings import ToolSettings
 from pixelis.tools.zoom import ZoomTool

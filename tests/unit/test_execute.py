@@ -9,7 +9,8 @@ from pixelis.core.errors import NotInstalled, ToolError
 from pixelis.core.geometry import Box
 from pixelis.core.ops import Call
 from pixelis.testing import WrappedTool, check_tool
-from pixelis.testing.check import ContractBroken, background, disc, image_medium
+from pixelis.testing.check import ContractBroken
+from pixelis.testing.scenes import background, disc, image_medium
 from pixelis.tools.cache import ResultCache
 from pixelis.tools.execute import MAX_ABANDONED, Executor
 from pixelis.tools.zoom import ZoomTool

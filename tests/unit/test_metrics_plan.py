@@ -32,7 +32,7 @@ from pixelis.eval.metrics.agreement import agreement, is_same, rescaled
 from pixelis.eval.metrics.coherence_encoder import adjacent_footprint_cosines, dev_statistics, step_embeddings
 from pixelis.eval.metrics.perturb import Perturbation, perturbed
 from pixelis.eval.metrics.plan import PlanCheck, StepCheck, check_plan, check_plans, plan_consistency
-from pixelis.testing.check import HEIGHT, WIDTH, background, disc, image_medium, video_medium
+from pixelis.testing.scenes import HEIGHT, WIDTH, background, disc, image_medium, video_medium
 from pixelis.tools.execute import Executor
 from pixelis.tools.settings import ToolSettings
 from pixelis.tools.toolbox import build_toolbox

@@ -11,7 +11,7 @@ from pixelis.core.geometry import Box
 from pixelis.core.ops import OcrArgs, PropArgs
 from pixelis.data.world.items import frames, make_item
 from pixelis.data.world.shifts import parse_shift
-from pixelis.testing.check import background, image_medium, written
+from pixelis.testing.scenes import background, image_medium, written
 from pixelis.tools.base import Context
 from pixelis.tools.engines.motion_blur import LEAST_TILE_PX, MotionBlur, find_motion_blur, steadied, undone
 from pixelis.tools.engines.ocr_rapid import RapidOcr

@@ -48,7 +48,7 @@ from pixelis.eval.necessity_run import NECESSITY, SUBSETS_FILE, content_hash, fr
 from pixelis.eval.pixelworld import ItemSet
 from pixelis.eval.sweep import Sweep
 from pixelis.serve.report import write_report
-from pixelis.testing.check import background, disc, image_medium
+from pixelis.testing.scenes import background, disc, image_medium
 from pixelis.tools.base import Context
 from pixelis.tools.settings import ToolSettings
 from pixelis.tools.zoom import ZoomTool

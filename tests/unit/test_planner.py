@@ -14,7 +14,7 @@ from pixelis.policy.base import Observation, Task
 from pixelis.policy.planner import PlannerPolicy
 from pixelis.policy.planner.question import choose, parse
 from pixelis.policy.planner.sight import look, patch_of
-from pixelis.testing.check import disc, image_medium, video_medium
+from pixelis.testing.scenes import disc, image_medium, video_medium
 
 STILL_WORDINGS = [
     ("What does the red sign say?", "read", ["red sign"]),

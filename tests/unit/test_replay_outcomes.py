@@ -13,7 +13,7 @@ from pixelis.core.store import TRAJECTORIES_FILE, RunWriter, open_run
 from pixelis.policy.base import Task
 from pixelis.rollout.run import Runner
 from pixelis.testing import ScriptedPolicy, WrappedTool
-from pixelis.testing.check import background, disc
+from pixelis.testing.scenes import background, disc
 from pixelis.tools.engines.seg_default import ClassicalSeg
 from pixelis.tools.execute import Executor
 from pixelis.tools.replay import Difference, NotExecuted, ReplayReport, replay_run, replay_trajectory

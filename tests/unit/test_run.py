@@ -16,7 +16,7 @@ from pixelis.core.store import RunWriter, open_run
 from pixelis.policy.base import PolicyError, Task, TokenLimit
 from pixelis.rollout.run import MAX_IDLE_TURNS, MAX_SAME_CALLS, Limits, Runner
 from pixelis.testing import ScriptedPolicy, WrappedTool
-from pixelis.testing.check import background, disc, image_medium
+from pixelis.testing.scenes import background, disc, image_medium
 from pixelis.tools.execute import Executor
 from pixelis.tools.settings import ToolSettings
 from pixelis.tools.zoom import ZoomTool
@@ -196,7 +196,7 @@ from pixelis.core.store import RunWriter
 from pixelis.policy.base import Task
 from pixelis.rollout.run import Runner
 from pixelis.testing import ScriptedPolicy, WrappedTool
-from pixelis.testing.check import background, image_medium
+from pixelis.testing.scenes import background, image_medium
 from pixelis.tools.execute import Executor
 from pixelis.tools.settings import ToolSettings
 from pixelis.tools.zoom import ZoomTool

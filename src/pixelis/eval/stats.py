@@ -119,13 +119,12 @@ def bca(
     *,
     seed: int = 0,
     num_resamples: int = NUM_RESAMPLES,
-    is_vectorized: bool = True,
 ) -> tuple[float, float]:
     """Ends of a statistic's BCa interval; rows are drawn whole, so that what belongs to one item stays together.
 
     Args:
         columns: each [N], one row an item.
-        statistic: of the columns; takes `axis` where it is vectorized.
+        statistic: of the columns, of many resamples at once; takes `axis`.
 
     Returns:
         Low and high; both NaN where BCa is undefined: a resample has no value, or all have the same.
@@ -139,7 +138,7 @@ def bca(
             confidence_level=CONFIDENCE,
             method="BCa",
             paired=len(columns) > 1,
-            vectorized=is_vectorized,
+            vectorized=True,
             batch=max(1, BATCH_NUMBERS // len(columns[0])),
             rng=np.random.default_rng(seed),
         ).confidence_interval

@@ -16,22 +16,7 @@ from pixelis.core.media import Medium
 from pixelis.core.ops import OcrOutput, Output, PropOutput, SegOutput, TempOutput, TrkOutput, ZoomOutput
 from pixelis.core.store import sha256
 from pixelis.testing.cases import CASES, Case
-from pixelis.testing.scenes import COLOURS, HEIGHT, WIDTH, background, disc, image_medium, polygon, video_medium, written
 from pixelis.tools.base import Context, Tool
-
-__all__ = [
-    "COLOURS",
-    "HEIGHT",
-    "WIDTH",
-    "ContractBroken",
-    "background",
-    "check_tool",
-    "disc",
-    "image_medium",
-    "polygon",
-    "video_medium",
-    "written",
-]
 
 MOST_OFF = 3.0
 """Grey levels, on average, between what ZOOM shows and the region resized: ways to resize differ by about one."""

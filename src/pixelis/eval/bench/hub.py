@@ -83,5 +83,5 @@ def _unpack(archive: Path) -> None:
         with zipfile.ZipFile(archive) as whole:
             whole.extractall(archive.parent)
         mark.touch()
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:  # NotImplementedError is a RuntimeError
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:  # RuntimeError: locked, or packed in an unknown way
         raise DataError(f"{archive}: cannot be unpacked ({error}): make room, or delete it and fetch it again") from None
