@@ -23,8 +23,8 @@ from pixelis.eval.metrics.process import action_entropy
 from pixelis.eval.report import number_text, rate_text
 from pixelis.eval.scores import ItemScore, read_scores
 from pixelis.eval.stats import Rate, benjamini_hochberg, known, mean_rate, paired_p
-from pixelis.reproduce import StageTable, run_stages
 from pixelis.rewards.chains import entropy_nats
+from pixelis.stages import StageTable, run_stages
 
 Scalar = bool | int | float | str | list[str] | list[int] | list[float]
 
@@ -64,7 +64,7 @@ class StudyRecipe(_Table):
     out: str
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     minutes: float = Field(gt=0)
-    """Of training one arm, on two cores with nothing beside it; only the time left is told from it."""
+    """Of training one arm, on two cores: alone in phase 2, beside another arm in phase 3; only the time left is told from it."""
     shared: dict[str, Scalar] = {}
     """Dotted keys that differ from the recipe in every arm, such as the budget."""
     exam: ExamTable | None = None
@@ -121,7 +121,9 @@ def study_stages(recipe: StudyRecipe) -> tuple[StageTable, ...]:
             written = _write_recipe(recipe, arm, seed, folder)
             model = folder / "policy" if recipe.phase == "ttrl" else folder
             train = ("train", "rft", str(written)) if recipe.phase == "rft" else ("adapt", str(written))
-            stages.append(_stage(f"{folder.name}", train, model / "model.safetensors", recipe.minutes))
+            made = str(model / "model.safetensors")
+            width = 1 if recipe.phase == "ttrl" else None
+            stages.append(StageTable(name=folder.name, command=train, makes=made, minutes=recipe.minutes, threads=width, needs=()))
             exam = recipe.exam
             if exam is None:
                 continue
@@ -130,7 +132,8 @@ def study_stages(recipe: StudyRecipe) -> tuple[StageTable, ...]:
                 "eval", "pixelworld", "--recipe", exam.recipe, "--model", str(model), "--split", exam.split, "--seed", str(exam.seed),
                 "--items", str(exam.items), *shift, "--run", str(folder / "exam"), "--no-media",
             )  # fmt: skip
-            stages.append(_stage(f"{folder.name}-exam", command, folder / "exam" / "scores.jsonl", exam.minutes))
+            table = {"name": f"{folder.name}-exam", "makes": str(folder / "exam" / "scores.jsonl"), "needs": (folder.name,)}
+            stages.append(StageTable(**table, command=command, minutes=exam.minutes, threads=1))
     return tuple(stages)
 
 
@@ -155,10 +158,6 @@ def run_study(recipe: StudyRecipe, *, only: Sequence[str] = (), say: Callable[[s
 
 def arm_folder(recipe: StudyRecipe, name: str, seed: int) -> Path:
     return Path(recipe.out) / f"{name}-{seed}"
-
-
-def _stage(name: str, command: Sequence[str], makes: Path, minutes: float) -> StageTable:
-    return StageTable(name=name, command=tuple(command), makes=str(makes), minutes=minutes)
 
 
 def _write_recipe(recipe: StudyRecipe, arm: ArmTable, seed: int, folder: Path) -> Path:
