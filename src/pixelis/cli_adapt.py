@@ -15,6 +15,7 @@ from pixelis.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from pixelis.config_ttrl import AdaptRecipe
+    from pixelis.ttrl.excluded import Excluded
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -35,7 +36,9 @@ def adapt(
     fit: Annotated[bool, typer.Option("--fit", help="Then fit calibration and conformal quantile on the run's labels.")] = False,
     calibrator: Annotated[str, typer.Option(help="What --fit fits: temperature, platt, vector, matrix or isotonic.")] = "temperature",
     alpha: Annotated[float, typer.Option(help="Share of queries whose true answer the conformal set of --fit may miss.")] = 0.1,
-    check: Annotated[bool, typer.Option("--check", help="Only make every decision of the run again from its recorded facts.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only make every decision of the run again from its recorded facts, and audit its memory.")
+    ] = False,
     audit: Annotated[bool, typer.Option("--audit/--no-audit", help="Compare with the truth, for the table only.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line per query.")] = False,
 ) -> None:
@@ -47,11 +50,7 @@ def adapt(
     wanted = wanted.model_copy(update={"calibration": calibration or wanted.calibration})
     folder = folder or Path(wanted.out)
     if check:
-        from pixelis.ttrl.fit import check_decisions
-
-        num, different = check_decisions(folder)
-        out.print(f"{num} decisions made again: {len(different)} differ {' '.join(different[:5])}".rstrip())
-        raise typer.Exit(1 if different else 0)
+        raise typer.Exit(0 if _is_sound(folder, wanted) else 1)
     if fit:
         from pixelis.ttrl.calibrate import CALIBRATORS
 
@@ -67,6 +66,31 @@ def adapt(
         err.print(f"on queries that they were not fitted on:\n{held_out_text(found)}")
 
 
+def _is_sound(folder: Path, wanted: AdaptRecipe) -> bool:
+    """Whether every decision comes out again, and the memory holds nothing that the recipe excludes."""
+    from pixelis.retrieval.audit import report_text
+    from pixelis.retrieval.memory import read_memory
+    from pixelis.ttrl.adapt import MEMORY_FOLDER
+    from pixelis.ttrl.excluded import audited, blocklist_of
+    from pixelis.ttrl.fit import check_decisions
+
+    num, different = check_decisions(folder)
+    out.print(f"{num} decisions made again: {len(different)} differ {' '.join(different[:5])}".rstrip())
+    blocklist = blocklist_of(_excluded(wanted))
+    if blocklist is None:
+        return not different
+    with read_memory(folder / MEMORY_FOLDER) as memory:
+        report = audited(memory, blocklist, folder)
+    out.print(report_text(report))
+    return not different and not report.hits
+
+
+def _excluded(wanted: AdaptRecipe) -> list[Excluded]:
+    from pixelis.ttrl.excluded import Excluded
+
+    return [Excluded(**one.model_dump()) for one in wanted.excluded]
+
+
 def _serve(wanted: AdaptRecipe, folder: Path, checkpoint: str, *, log: Any, has_audit: bool) -> None:
     from pixelis.agent import make_executor
     from pixelis.core.command import note_command
@@ -80,7 +104,7 @@ def _serve(wanted: AdaptRecipe, folder: Path, checkpoint: str, *, log: Any, has_
     from pixelis.train.start import load_learner
     from pixelis.ttrl.adapt import run_adapt
     from pixelis.ttrl.decide import DecisionSettings
-    from pixelis.ttrl.excluded import Excluded, blocklist_of
+    from pixelis.ttrl.excluded import blocklist_of
     from pixelis.ttrl.fit import canaries, read_calibration
     from pixelis.ttrl.insight import Insight
     from pixelis.ttrl.methods import as_method
@@ -122,7 +146,7 @@ def _serve(wanted: AdaptRecipe, folder: Path, checkpoint: str, *, log: Any, has_
         "tools": json.loads(tools.model_dump_json()),
         "adapter": wanted.adapter,
     }
-    sets = [Excluded(**one.model_dump()) for one in wanted.excluded]
+    sets = _excluded(wanted)
     if sets:
         about["excluded"] = [asdict(one) for one in sets]
     kept = wanted.memory

@@ -222,18 +222,23 @@ def report(
     page: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("report.html"),
     markdown: Annotated[Path | None, typer.Option(help="Also write the tables there, in GitHub Markdown.")] = None,
     curves: Annotated[Path | None, typer.Option(help="Also write the curves into this folder, each an SVG file.")] = None,
+    journals: Annotated[
+        Path | None, typer.Option(help="Also write the journals into this folder, each with what is known of its run in its first line.")
+    ] = None,
     examples: Annotated[int, typer.Option(min=0, help="Of how many families to show the first right and the first wrong item.")] = 6,
 ) -> None:
     """Write one self-contained HTML page over evaluations and training runs: tables, curves, examples, and where each comes from."""
     from pixelis.serve.report import write_report
 
     with progress_line("runs") as progress:
-        written = write_report(runs, page, markdown=markdown, curves=curves, examples=examples, progress=progress)
+        written = write_report(runs, page, markdown=markdown, curves=curves, journals=journals, examples=examples, progress=progress)
     out.print(f"wrote {written} ({written.stat().st_size / 1e6:.1f} MB); open it in a browser")
     if markdown is not None:
         out.print(f"wrote {markdown}")
     if curves is not None:
         out.print(f"wrote curves into {curves}")
+    if journals is not None:
+        out.print(f"wrote journals into {journals}")
 
 
 def recipe_of(path: Path | None, policy: str | None, model: str | None, seed: int | None, *, no_tools: bool = False) -> Recipe:

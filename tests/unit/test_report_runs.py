@@ -11,7 +11,7 @@ from tests.unit.test_bench_run import saying, vstar_folder
 from tests.unit.test_report import write_rows
 from tests.unit.test_robustness import rights
 
-from pixelis.core.command import Command, under_way
+from pixelis.core.command import Command, note_command, under_way
 from pixelis.core.errors import DataError
 from pixelis.core.store import TRAJECTORIES_FILE, sha256
 from pixelis.eval.pixelworld import evaluate
@@ -22,6 +22,7 @@ from pixelis.serve.report.benches import bench_tables
 from pixelis.serve.report.commands import journal_command, made_by
 from pixelis.serve.report.curves import figures
 from pixelis.serve.report.latency import latency_tables
+from pixelis.serve.report.leakage import leakage_tables
 from pixelis.serve.report.probes import side_by_side
 from pixelis.serve.report.processes import process_tables
 from pixelis.serve.report.provenance import provenance
@@ -147,6 +148,35 @@ def test_retrieval_and_voting_by_hand(tmp_path):
     assert found["retrieval and voting, p50"] == ["0.34", "2.00"] and found["retrieval and voting, p95"] == ["-", "2.90"]
     assert found["end to end, p50"] == ["5.80", "10.00"] and found["items timed"] == ["-", "3"] and found["TRK"] == ["1.42", "-"]
     assert latency_tables((), (read_journal(write_rows(tmp_path / "x.jsonl", [{"update": 0}]), name="x", info={}),)) == []
+
+
+AUDIT = {"num_items": 3, "num_blocked": 40, "num_suspects": 2, "hits": [], "rate": 0.0, "high": 0.0881}
+
+
+def test_what_the_memory_held_of_the_exam(tmp_path):
+    audited = write_rows(tmp_path / "audited" / "metrics.jsonl", [stream_row(0, 0.1, 0.2, 0.3, 0.4)])
+    (tmp_path / "audited" / "memory_audit.json").write_text(json.dumps(AUDIT))
+    plain = write_rows(tmp_path / "plain" / "metrics.jsonl", [stream_row(0, 0.1, 0.2, 0.3, 0.4)])
+    (table,) = leakage_tables(read_sources([audited.parent, plain.parent], examples=0).journals)
+    assert texts(table) == [["audited", "3", "40", "2", "0", "0.0000 (at most 0.0881)"], ["plain", "not audited", "-", "-", "-", "-"]]
+    assert leakage_tables([read_journal(write_rows(tmp_path / "x.jsonl", [{"update": 0}]), name="x", info={}, audit=AUDIT)]) == []
+    (tmp_path / "audited" / "memory_audit.json").write_text("{half")
+    with pytest.raises(DataError, match=r"memory_audit\.json is not JSON"):
+        read_sources([audited.parent], examples=0)
+
+
+def test_a_journal_kept_by_itself_says_where_it_is_from(tmp_path):
+    folder = tmp_path / "stream"
+    write_rows(folder / "metrics.jsonl", [stream_row(0, 0.1, 0.2, 0.3, 0.4), stream_row(1, 0.1, 0.2, 0.3, 0.4)])
+    (folder / "adapt.json").write_text(json.dumps({"settings": {"seed": 3}}))
+    (folder / "memory_audit.json").write_text(json.dumps(AUDIT))
+    with under_way(COMMAND):
+        note_command(folder)
+    (before,) = read_sources([folder], examples=0).journals
+    write_report([folder], tmp_path / "page.html", journals=tmp_path / "kept", examples=0)
+    (after,) = read_sources([tmp_path / "kept" / "stream.jsonl"], examples=0).journals
+    assert (after.rows, after.commands, after.audit, after.info["settings"]) == (before.rows, before.commands, AUDIT, {"seed": 3})
+    assert before.commands[0].words == COMMAND.words
 
 
 def test_a_stream_is_drawn_with_its_shares(tmp_path):

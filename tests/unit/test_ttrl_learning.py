@@ -377,11 +377,12 @@ def test_evaluation_media_never_reach_the_memory(born, whole, tmp_path, monkeypa
     with read_memory(out / "memory") as memory:
         assert [entry.id.split(":")[0] for entry in memory.entries()] == ["0", "2"]
     assert json.loads((out / MEMORY_AUDIT_FILE).read_text())["hits"] == []
-    with open_memory(whole / "memory") as memory:
-        memory.blocklist = blocked  # as if it had been forgotten while serving
-        report = audited(memory, tmp_path)
+    planted = run(born, tmp_path / "planted")
+    with read_memory(planted / "memory") as memory:
+        report = audited(memory, blocked, planted)
     assert [hit.position for hit in report.hits] == [1]
-    monkeypatch.setattr("pixelis.ttrl.adapt.audited", lambda memory, folder: report)
+    assert json.loads((planted / MEMORY_AUDIT_FILE).read_text())["hits"][0]["blocked_id"] == "exam"
+    monkeypatch.setattr("pixelis.ttrl.adapt.audited", lambda memory, blocklist, folder: report)
     with pytest.raises(DataError, match="1 remembered media are or resemble evaluation media"):
         run(born, tmp_path / "late", blocklist=blocked)
 

@@ -88,8 +88,13 @@ def read_commands(folder: str | os.PathLike) -> tuple[Command, ...]:
     return tuple(_load(_COMMAND.validate_json, line, f"{path}:{number}") for number, line in enumerate(lines, 1))
 
 
+def commands_json(commands: Iterable[Command]) -> list[dict[str, Any]]:
+    """As plain JSON values."""
+    return [_COMMAND.dump_python(command, mode="json") for command in commands]
+
+
 def commands_of(values: Sequence[Any], *, where: str) -> tuple[Command, ...]:
-    """The same from plain JSON values.
+    """The inverse of `commands_json`.
 
     Raises:
         DataError: one of them is no command line; names `where` it stands.

@@ -26,7 +26,8 @@ from pixelis.retrieval.index import best_of
 from pixelis.retrieval.keys import make_keys
 from pixelis.retrieval.memory import read_memory
 from pixelis.tools.engines.encoder_efficientnet import EfficientNetEncoder
-from pixelis.ttrl.adapt import MEMORY_FOLDER, TRAJECTORIES_FOLDER
+from pixelis.ttrl.adapt import MEMORY_FOLDER
+from pixelis.ttrl.excluded import TRAJECTORIES_FOLDER
 from pixelis.ttrl.facts import NeighbourFacts, RolloutFacts
 from pixelis.ttrl.fit import Record
 from pixelis.ttrl.observe import Rolled, pixel_key

@@ -146,7 +146,7 @@ def report_text(report: AuditReport) -> str:
             f"probes    {report.num_probes:,}, of which {report.num_probes_with_key:,} also asked the index",
             f"hits      {len(report.hits):,} items; share of probes {report.rate:.4%}, at most {report.high:.4%} (Clopper-Pearson "
             f"{CONFIDENCE:.0%})",
-            f"suspects  {report.num_suspects:,} items near by hash or key and not confirmed",
+            f"suspects  {report.num_suspects:,} items near by hash or key and not confirmed as such a medium",
         )
     )
 

@@ -18,7 +18,6 @@ from typing import Any
 
 from pixelis import __version__
 from pixelis.core.errors import DataError
-from pixelis.core.media import open_medium
 from pixelis.core.store import RUN_FILE, RunWriter, open_run
 from pixelis.core.trajectory import Timing, Trajectory
 from pixelis.retrieval.entry import Item
@@ -28,7 +27,7 @@ from pixelis.retrieval.memory import Memory, open_memory
 from pixelis.retrieval.whitelist import Blocklist
 from pixelis.train.start import save_policy
 from pixelis.ttrl.decide import dump
-from pixelis.ttrl.excluded import audited, fingerprint_of
+from pixelis.ttrl.excluded import TRAJECTORIES_FOLDER, audited, stored_fingerprint
 from pixelis.ttrl.facts import dump_facts
 from pixelis.ttrl.rows import learnt_row
 from pixelis.ttrl.serving import Adapter, Served
@@ -47,7 +46,7 @@ from pixelis.ttrl.state import (
 )
 from pixelis.ttrl.stream import Audit, Query, Stream
 
-MEMORY_FOLDER, TRAJECTORIES_FOLDER, POLICY_FOLDER = "memory", "rollouts", "policy"
+MEMORY_FOLDER, POLICY_FOLDER = "memory", "policy"
 
 
 def run_adapt(
@@ -99,7 +98,7 @@ def run_adapt(
                 progress = run.one_query(query, progress)
         run.settle(progress, lag=0)
         if blocklist is not None:
-            report = audited(memory, out)
+            report = audited(memory, blocklist, out)
             if report.hits:
                 first = report.hits[0]
                 raise DataError(
@@ -124,8 +123,7 @@ def _with_fingerprint(item: Item, memory: Memory, folder: Path) -> Item:
     """An item of the stored state with its medium's fingerprint, which the state does not keep."""
     if memory.blocklist is None:
         return item
-    with open_medium(open_run(folder).blob(item.entry.medium)) as medium:
-        return replace(item, fingerprint=fingerprint_of(medium))
+    return replace(item, fingerprint=stored_fingerprint(open_run(folder), item.entry.medium))
 
 
 class _Once(RunWriter):

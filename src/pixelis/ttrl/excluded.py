@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pixelis.core.media import Medium, open_medium
-from pixelis.core.store import write_whole
+from pixelis.core.store import Run, open_run, write_whole
 from pixelis.data.dedup import WORLD, Fingerprint, MediaRecord, fingerprint, frames_of
 from pixelis.data.world.items import FAMILIES, make_item, render
 from pixelis.data.world.shifts import parse_shift
@@ -19,7 +19,7 @@ from pixelis.retrieval.audit import AuditReport, Probe, inspect
 from pixelis.retrieval.memory import Memory
 from pixelis.retrieval.whitelist import Blocked, Blocklist
 
-MEMORY_AUDIT_FILE = "memory_audit.json"
+MEMORY_AUDIT_FILE, TRAJECTORIES_FOLDER = "memory_audit.json", "rollouts"
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,25 @@ def fingerprint_of(medium: Medium) -> Fingerprint:
     return fingerprint(MediaRecord(medium.sha256, 0, frames_of(medium)))
 
 
-def audited(memory: Memory, folder: Path) -> AuditReport:
-    """Compare all that a memory holds with its blocklist, every blocked medium being a probe; the report is left in the folder."""
-    report = inspect(memory, memory.blocklist, [Probe(blocked) for blocked in memory.blocklist.media])
+def audited(memory: Memory, blocklist: Blocklist, folder: Path) -> AuditReport:
+    """Compare all that a run's memory holds with evaluation media, each of them a probe; what is near one by hash is compared in full.
+
+    The report is left in the folder.
+
+    Args:
+        folder: of the run; the media that it answered lie beside its trajectories.
+
+    Raises:
+        DataError: such a medium is missing or has changed.
+    """
+    run = open_run(folder / TRAJECTORIES_FOLDER)
+    probes = [Probe(blocked) for blocked in blocklist.media]
+    report = inspect(memory, blocklist, probes, fingerprint_of=lambda entry: stored_fingerprint(run, entry.medium))
     write_whole(folder / MEMORY_AUDIT_FILE, (json.dumps(asdict(report), indent=1) + "\n").encode())
     return report
+
+
+def stored_fingerprint(run: Run, medium: str) -> Fingerprint:
+    """Of a medium that a run answered, by its SHA-256."""
+    with open_medium(run.blob(medium)) as opened:
+        return fingerprint_of(opened)

@@ -25,9 +25,9 @@ from pixelis.rollout.run import Rollout
 from pixelis.train.bank import FeatureBank
 from pixelis.train.packing import pack_rollouts
 from pixelis.ttrl.abstain import ALPHA, conformal_quantile, nonconformity
-from pixelis.ttrl.adapt import TRAJECTORIES_FOLDER
 from pixelis.ttrl.calibrate import CALIBRATORS, LEAST_PROBABILITY, confidence_logits, expected_calibration_error, fit_calibrator, report
 from pixelis.ttrl.decide import Decision, DecisionSettings, decide, dump, load
+from pixelis.ttrl.excluded import TRAJECTORIES_FOLDER
 from pixelis.ttrl.facts import QueryFacts, load_facts
 from pixelis.ttrl.learn import Canary
 from pixelis.ttrl.state import ABOUT_FILE, AUDIT_FILE, QUERIES_FILE

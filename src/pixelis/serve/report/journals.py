@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pixelis.core.command import Command, commands_of
+from pixelis.core.command import Command, commands_json, commands_of
 from pixelis.core.errors import DataError
 from pixelis.core.store import sha256
 from pixelis.serve.report.series import Row, numbers
@@ -18,8 +18,8 @@ COUNTERS = ("update", "step", "query", "bin")
 """Keys that may number a journal's rows; the first that its first row has does."""
 
 ABOUT = "about"
-"""Only key of a first line that holds facts of the run instead of a row: what run.json or adapt.json says, and `commands`, as lines of
-commands.jsonl. So a journal that is kept by itself can say where it is from."""
+"""Only key of a first line that holds facts of the run instead of a row: what run.json or adapt.json says, `commands`, as lines of
+commands.jsonl, and `audit`. So a journal that is kept by itself can say where it is from; see `kept_journal`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,8 @@ class Journal:
     """Of the run's folder, as a command may name it; empty where the journal is kept by itself."""
     commands: tuple[Command, ...] = ()
     """Command lines that worked on the run."""
+    audit: Mapping[str, Any] | None = None
+    """Of a stream's memory, against the media that it was not to hold; None where there was no audit."""
 
     @property
     def is_stream(self) -> bool:
@@ -47,11 +49,19 @@ class Journal:
         return self.counter == "query"
 
 
-def read_journal(path: Path, *, name: str, info: Mapping[str, Any], folder: str = "", commands: tuple[Command, ...] = ()) -> Journal:
+def read_journal(
+    path: Path,
+    *,
+    name: str,
+    info: Mapping[str, Any],
+    folder: str = "",
+    commands: tuple[Command, ...] = (),
+    audit: Mapping[str, Any] | None = None,
+) -> Journal:
     """A journal's rows. A last line without its end was cut off while it was written; it is passed over and counted.
 
     Args:
-        info, commands: of the run; what the journal says of itself in its first line comes before them.
+        info, commands, audit: of the run; what the journal says of itself in its first line comes before them.
         folder: see `Journal.path`.
 
     Raises:
@@ -67,6 +77,7 @@ def read_journal(path: Path, *, name: str, info: Mapping[str, Any], folder: str 
     if about is not None:
         info, lines = {**info, **about}, lines[1:]
         commands = commands_of(about.get("commands") or (), where=f"{path}:1") or commands
+        audit = about["audit"] if isinstance(about.get("audit"), dict) else audit
     rows, counter = [], ""
     for number, line in lines:
         value = _row(line)
@@ -90,7 +101,14 @@ def read_journal(path: Path, *, name: str, info: Mapping[str, Any], folder: str 
         num_cut_bytes=0 if is_row else len(rest.strip()),
         path=folder,
         commands=commands,
+        audit=audit,
     )
+
+
+def kept_journal(journal: Journal) -> bytes:
+    """The journal as it can be kept by itself, with what is known of its run in the first line."""
+    about = {**journal.info, "commands": commands_json(journal.commands), **({"audit": journal.audit} if journal.audit else {})}
+    return b"".join(json.dumps(line).encode() + b"\n" for line in ({ABOUT: about}, *journal.rows))
 
 
 def _about(line: bytes) -> dict[str, Any] | None:

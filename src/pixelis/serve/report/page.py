@@ -20,8 +20,9 @@ from pixelis.serve.report.benches import bench_tables
 from pixelis.serve.report.commands import made_by
 from pixelis.serve.report.curves import Figure, figures, num_left_out
 from pixelis.serve.report.examples import Media, cards_html, examples_html
-from pixelis.serve.report.journals import Journal
+from pixelis.serve.report.journals import Journal, kept_journal
 from pixelis.serve.report.latency import latency_tables
+from pixelis.serve.report.leakage import leakage_tables
 from pixelis.serve.report.probes import audit_tables, probe_tables, side_by_side
 from pixelis.serve.report.processes import process_tables
 from pixelis.serve.report.provenance import provenance
@@ -40,6 +41,7 @@ def write_report(
     *,
     markdown: str | os.PathLike | None = None,
     curves: str | os.PathLike | None = None,
+    journals: str | os.PathLike | None = None,
     examples: int = NUM_EXAMPLES,
     picture_bytes: int = PICTURE_BYTES,
     progress: Progress = lambda done, of: None,
@@ -51,6 +53,7 @@ def write_report(
         page: the HTML file.
         markdown: a file for the tables in GitHub Markdown; None writes none.
         curves: a folder for the journals' figures, each an SVG file of its own; None writes none.
+        journals: a folder for the journals themselves, each with what is known of its run in its first line; None writes none.
         examples: families of which examples are shown; 0 for none.
         picture_bytes: budget of the examples' pictures.
         progress: called with (runs read, runs in all).
@@ -72,7 +75,10 @@ def write_report(
     if markdown is not None:
         write_page_file(Path(markdown), ("# Pixelis: report\n\n" + "\n".join(map(table_markdown, made))).encode("utf-8"))
     if curves is not None:
-        _write_curves(sources.journals, drawn, Path(curves))
+        _write_curves(sources.journals, drawn, _folder(curves))
+    if journals is not None:
+        for journal in sources.journals:
+            write_page_file(_folder(journals) / f"{_file_name(_journal_name(journal, sources))}.jsonl", kept_journal(journal))
     return Path(page)
 
 
@@ -85,6 +91,7 @@ def _tables(sources: Sources) -> list[Table]:
         *made[1:],
         *process_tables(sources.evaluations),
         *latency_tables(sources.evaluations, sources.journals),
+        *leakage_tables(sources.journals),
         *bench_tables(sources.benches),
         *probe_tables(sources.probes),
         *audit_tables(sources.evaluations),
@@ -93,15 +100,22 @@ def _tables(sources: Sources) -> list[Table]:
 
 
 def _write_curves(journals: Sequence[Journal], drawn: Sequence[Sequence[Figure]], folder: Path) -> None:
-    """`<journal>-<title>.svg`, in small letters and with a dash for whatever else a file's name may not hold everywhere."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder}: no folder can be made there ({error.strerror}): choose another place") from None
     for journal, of_journal in zip(journals, drawn, strict=True):
         for figure in of_journal:
-            name = re.sub(r"[^a-z0-9_]+", "-", f"{journal.name.removesuffix('.jsonl')}-{figure.title}".lower()).strip("-")
-            write_page_file(folder / f"{name}.svg", figure.svg.encode("utf-8"))
+            write_page_file(folder / f"{_file_name(f'{journal.name} {figure.title}')}.svg", figure.svg.encode("utf-8"))
+
+
+def _folder(path: str | os.PathLike) -> Path:
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{path}: no folder can be made there ({error.strerror}): choose another place") from None
+    return Path(path)
+
+
+def _file_name(words: str) -> str:
+    """In small letters, and with a dash for whatever else a file's name may not hold everywhere."""
+    return re.sub(r"[^a-z0-9_]+", "-", words.replace(".jsonl", "").lower()).strip("-")
 
 
 def _page(sources: Sources, made: Sequence[Table], drawn: Sequence[Sequence[Figure]], budget: Budget) -> str:
@@ -123,16 +137,16 @@ def _page(sources: Sources, made: Sequence[Table], drawn: Sequence[Sequence[Figu
 
 def _contents(sources: Sources, made: Sequence[Table]) -> list[tuple[str, str]]:
     contents = [(table.key, table.title) for table in made[:-1]]
-    contents += [(f"journal-{number}", _curves_title(journal, sources)) for number, journal in enumerate(sources.journals)]
+    contents += [(f"journal-{number}", f"Curves: {_journal_name(journal, sources)}") for number, journal in enumerate(sources.journals)]
     contents += [("examples", "Examples")] if any(e.examples for e in sources.evaluations) else []
     contents += [("gallery", "Failures")] if any(any(e.gallery.values()) for e in sources.evaluations) else []
     return [*contents, (made[-1].key, made[-1].title)]
 
 
-def _curves_title(journal: Journal, sources: Sources) -> str:
-    """Of a journal; with its file where its run has several."""
+def _journal_name(journal: Journal, sources: Sources) -> str:
+    """With its file where its run has several."""
     is_alone = sum(other.name == journal.name for other in sources.journals) == 1
-    return f"Curves: {journal.name}{'' if is_alone else f' ({journal.file})'}"
+    return f"{journal.name}{'' if is_alone else f' ({journal.file})'}"
 
 
 def _made_by(what: str, sources: Sources) -> str:
@@ -167,7 +181,7 @@ def _journal(number: int, journal: Journal, drawn: Sequence[Figure], sources: So
         words.append(f"{len(alarms)} alarms, the first at {alarms[0]}.")
     body = "\n".join(_figure(figure, journal, sources) for figure in drawn)
     return (
-        f'<section id="journal-{number}">\n<h2>{in_html(_curves_title(journal, sources))}</h2>\n'
+        f'<section id="journal-{number}">\n<h2>{in_html(f"Curves: {_journal_name(journal, sources)}")}</h2>\n'
         f'<p class="note">{in_html(" ".join(words))}</p>\n'
         f'<div class="figures">\n{body}\n</div>\n</section>'
     )

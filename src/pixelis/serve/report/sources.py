@@ -34,6 +34,7 @@ from pixelis.eval.scores import SCORES_FILE, ItemScore, score_trajectory
 from pixelis.eval.selective_run import BINS_FILE, CURVE_FILE
 from pixelis.serve.report.benches import BenchRun, read_bench
 from pixelis.serve.report.journals import Journal, read_journal
+from pixelis.serve.report.leakage import AUDIT_FILE
 
 JOURNAL_FILES = ("metrics.jsonl", "primer.jsonl", "sight.jsonl", CURVE_FILE, BINS_FILE)
 """Names under which a run leaves its journal, and `pixelis eval selective` its curves."""
@@ -141,7 +142,9 @@ def read_sources(paths: Sequence[Path], *, examples: int, progress: Progress = l
         info, found = _info(folder), [path] if path.is_file() else [path / file for file in JOURNAL_FILES if (path / file).is_file()]
         of = {"path": shown[number], "commands": read_commands(folder)}
         own = shown[number] if path.is_dir() else _shown(folder, folder.name) if info else ""
-        journals += [read_journal(file, name=name, info=info, folder=own, commands=of["commands"]) for file in found]
+        if found:
+            whence = {"name": name, "info": info, "folder": own, "commands": of["commands"], "audit": _found_in(folder / AUDIT_FILE)}
+            journals += [read_journal(file, **whence) for file in found]
         kind = info.get("evaluation") if path.is_dir() else None
         if kind == EVALUATION:
             evaluations.append(_evaluation(path, name, items, num_families=examples, **of))
@@ -253,16 +256,25 @@ def _process(folder: Path, digest: str) -> Mapping[str, Any] | None:
     Raises:
         DataError: the file is damaged.
     """
-    path = folder / PROCESS_FILE
+    found = _found_in(folder / PROCESS_FILE)
+    return found if found is not None and found.get("trajectories", digest) == digest else None
+
+
+def _found_in(path: Path) -> Mapping[str, Any] | None:
+    """What a command left in a run; None where it left nothing.
+
+    Raises:
+        DataError: the file is damaged.
+    """
     if not path.is_file():
         return None
     try:
         found = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON: {error}; make it again: pixelis eval process") from None
+        raise DataError(f"{path} is not JSON: {error}; make it again") from None
     if not isinstance(found, dict):
-        raise DataError(f"{path} holds {type(found).__name__}, not what pixelis eval process leaves; make it again")
-    return found if found.get("trajectories", digest) == digest else None
+        raise DataError(f"{path} holds {type(found).__name__}, not a table; make it again")
+    return found
 
 
 def _probe(folder: Path, name: str, file: str, read: Callable[[Path], Found], **of: Any) -> Probe:
