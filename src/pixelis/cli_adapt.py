@@ -190,11 +190,13 @@ def _log_json(row: dict[str, Any]) -> None:
 class LiveTable:
     """A line every few queries: how it goes so far.
 
+    Evidence: by how many standard errors another lift is better than the present one; over two, the lift moves.
+
     Args:
         folder: the run's; what it had answered before it was cut short counts.
     """
 
-    HEAD = ("query", "right so far", "coverage", "right if sure", "KL", "beta", "lift", "learnt from", "taken back", "s/query")
+    HEAD = ("query", "right so far", "coverage", "right if sure", "KL", "beta", "lift", "evidence", "learnt from", "taken back", "s/query")
 
     def __init__(self, folder: Path) -> None:
         self._right = _known(folder)
@@ -215,6 +217,7 @@ class LiveTable:
             "-" if row["kl"] is None else f"{row['kl']:.3f}",
             f"{row['beta']:.3f}",
             "-" if row["lift"] is None else f"{row['lift']:+.2f}",
+            "-" if not row["lift_evidence"] else f"{row['lift_evidence']:+.1f}",
             str(row["accepted"]),
             str(row["num_rolled_back"]),
             f"{row['seconds']['total']:.1f}",

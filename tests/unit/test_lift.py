@@ -11,7 +11,7 @@ import pytest
 from pixelis.core.errors import ConfigError
 from pixelis.policy.exposure import MOST_HEADROOM, MOST_LIFT, at_exposure, expose, exposure_of, headroom, shown
 from pixelis.policy.prompt import Prompting
-from pixelis.ttrl.lift import PRIOR, WIDTH, Light, after_query, curve, lifts, light_of, plain_light
+from pixelis.ttrl.lift import CAUTION, PRIOR, WIDTH, Light, after_query, curve, evidence, lifts, light_of, plain_light
 
 GREY = np.array([[[0, 50, 100], [150, 200, 255]]], np.uint8)
 
@@ -116,6 +116,19 @@ def test_it_crosses_a_dip_and_stays_where_nothing_is_better():
     assert light.lift >= 0.6
     at_rest = [answered(Light(), 150, lambda lift: -0.3 * lift, noise=0.3, start=1000 * k).lift for k in range(5)]
     assert at_rest == [0.0] * 5
+
+
+def test_evidence_is_over_two_errors_as_soon_as_the_lift_moves():
+    light, rng = Light(), np.random.default_rng(0)
+    assert evidence(light) == 0
+    told = [0.0]
+    while light.lift == 0:
+        before = light
+        tried = lifts(light.lift, 8, 0.75, (0, len(told)))
+        light = after_query(light, [(lift, 0.3 * lift + 0.3 * rng.standard_normal()) for lift in tried])
+        told.append(evidence(replace(light, lift=before.lift)))
+    assert all(value <= CAUTION for value in told[:-1]) and told[-1] > CAUTION and len(told) > 2
+    assert evidence(light) < told[-1]  # what is left is for lifts beyond the new one
 
 
 def test_what_was_learnt_in_another_light_is_forgotten():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -184,9 +186,19 @@ def test_a_near_key_is_a_suspect_until_the_full_comparison_confirms_it(tmp_path)
     report = audit(memory, blocklist, probes)
     assert (report.num_suspects, report.num_items_without_hashes, report.hits) == (1, 1, ())
     innocent = audit(memory, blocklist, probes, fingerprint_of=lambda entry: shown(2))
-    assert (innocent.num_suspects, innocent.hits) == (1, ())
+    assert (innocent.num_suspects, innocent.num_items_without_hashes, innocent.hits) == (1, 0, ())
     guilty = inspect(memory, blocklist, probes, fingerprint_of=lambda entry: shown(1))
-    assert (guilty.num_suspects, [hit.route for hit in guilty.hits]) == (0, ["key"])
+    assert (guilty.num_suspects, [hit.route for hit in guilty.hits]) == (0, ["phash"])  # its frames are hashed for the audit
+
+
+def test_a_copy_that_only_the_search_finds_is_confirmed_by_its_frames(tmp_path):
+    """The hashes that were stored with it are another's."""
+    hidden = item(0, "a" * 64)
+    hidden = replace(hidden, entry=replace(hidden.entry, frame_hashes=(0, 0)))
+    memory = planted(tmp_path, hidden)
+    blocklist = blocks(shown(1))
+    report = inspect(memory, blocklist, [Probe(blocklist.media[0], hidden.pixel_D)], fingerprint_of=lambda entry: shown(1))
+    assert [hit.route for hit in report.hits] == ["key"]
 
 
 def test_under_a_rule_that_looks_again_a_hash_alone_is_a_suspect(tmp_path):

@@ -78,8 +78,8 @@ def inspect(
 
     Args:
         probes: of blocked media; all are used where there are no more than `num_probes`.
-        fingerprint_of: makes the fingerprint of a stored medium again, so that suspects are compared in full. Without it they are only
-            counted, except that frame hashes suffice under a rule that does not re-check.
+        fingerprint_of: makes the fingerprint of a stored medium again, so that suspects are compared in full, and items that came without
+            one are compared at all. Without it they are only counted, except that frame hashes suffice under a rule that does not re-check.
 
     Raises:
         DataError: there is nothing to probe with.
@@ -87,7 +87,7 @@ def inspect(
     if not probes:
         raise DataError("an audit without probes proves nothing: give blocked media")
     drawn = sorted(np.random.default_rng(seed).permutation(len(probes))[:num_probes].tolist())
-    stored = _Stored(memory)
+    stored = _Stored(memory, fingerprint_of)
     hits = {(at, blocklist.sha256s[sha]): "sha256" for at, sha in enumerate(stored.media) if sha in blocklist.sha256s}
     suspects: set[tuple[int, str]] = set()
     num_with_key = 0
@@ -154,14 +154,17 @@ def report_text(report: AuditReport) -> str:
 class _Stored:
     """Hashes of all stored media, in one pass over the entries."""
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: Memory, fingerprint_of: Callable[[Entry], Fingerprint | None] | None) -> None:
         self.media: list[str] = []
         owners, hashes = [], []
         self.num_without = 0
         for position, entry in enumerate(memory.entries()):
             self.media.append(entry.medium)
-            self.num_without += entry.frame_hashes is None
-            for bits in entry.frame_hashes or ():
+            known = entry.frame_hashes
+            if known is None and fingerprint_of is not None and (made := fingerprint_of(entry)) is not None:
+                known = whole_frame_hashes(made)[:, 0].tolist()
+            self.num_without += known is None
+            for bits in known or ():
                 owners.append(position)
                 hashes.append(bits)
         self._owner_F, self._hash_F = np.array(owners, np.int64), np.array(hashes, np.uint64)

@@ -87,6 +87,13 @@ def after_query(light: Light, trials: Sequence[tuple[float, float]]) -> Light:
     return replace(light, lift=float(_CANDIDATES_G[best])) if surely_G[best] > 0 else light
 
 
+def evidence(light: Light) -> float:
+    """By how many standard errors another lift is better than the present one, at most; the lift moves once that is over `CAUTION`."""
+    gain_G, error_G = curve(light, _CANDIDATES_G)
+    others_G = np.abs(_CANDIDATES_G - light.lift) > 1e-9
+    return float(np.max(gain_G[others_G] / error_G[others_G]))
+
+
 def curve(light: Light, lift_G: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """By how much VisFid is expected to be higher at some lifts than at the present one, and its standard error, [G] each."""
     if light.square <= 0 or light.num <= 0:

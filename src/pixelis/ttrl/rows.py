@@ -8,6 +8,7 @@ import numpy as np
 
 from pixelis.ttrl.decide import Credit, Decision
 from pixelis.ttrl.facts import QueryFacts
+from pixelis.ttrl.lift import evidence
 from pixelis.ttrl.state import Tally
 from pixelis.ttrl.worker import Done
 
@@ -45,6 +46,7 @@ def answered_row(
         "canary": None,
         "headroom": None if headroom is None else round(headroom, 3),
         "lift": None,
+        "lift_evidence": None,
         "rolled_back": "",
         "accepted": tally.accepted,
         "coverage": 1 - tally.abstained / (number + 1),
@@ -62,10 +64,12 @@ def learnt_row(done: Done, tally: Tally, waited_s: float) -> dict[str, Any]:
     """
     seconds = {**done.job.row["seconds"], "learn": done.seconds}
     seconds["total"] += waited_s
+    light = None if done.weights is None else done.weights.light
     row = {
         **done.job.row,
         "beta": done.corridor.beta,
-        "lift": None if done.weights is None else done.weights.light.lift,
+        "lift": None if light is None else light.lift,
+        "lift_evidence": None if light is None else round(evidence(light), 3),
         "num_rolled_back": tally.rolled_back,
         "seconds": {name: round(value, 4) for name, value in seconds.items()},
     }

@@ -85,6 +85,7 @@ FIGURES: dict[str, tuple[Panel, ...]] = {
         Panel(title="What an update stands on", unit="rollouts, items", keys=("kept", "neighbours"), only_with="accepted"),
         Panel(title="Weight of an update", unit="weight", keys=("weight",), only_with="accepted"),
         Panel(title="Lift of the policy", unit="share of the headroom", keys=("lift",), is_share=True, only_with="accepted"),
+        Panel(title="Evidence for another lift", unit="standard errors", keys=("lift_evidence",), only_with="accepted"),
         Panel(title="Headroom of the media", unit="stops", keys=("headroom",), only_with="accepted"),
     ),
     "What abstaining is worth": (
