@@ -24,7 +24,7 @@ from pixelis.eval.pixelworld import ItemSet, Progress, open_evaluation
 from pixelis.eval.sweep import Condition, Sweep, begin, num_late, read_facts, read_result, run_condition, write_result
 from pixelis.policy.base import Policy, Session, Task
 from pixelis.tools.base import Toolbox
-from pixelis.tools.cache import ResultCache
+from pixelis.tools.cache import cache_for
 from pixelis.tools.execute import Executor
 
 CONSISTENCY = "consistency"
@@ -116,7 +116,7 @@ def part_names(num_rollouts: int, *, is_fused: bool, is_greedy: bool) -> list[st
 
 def _run_parts(sweep: Sweep, tools: Toolbox, names: Sequence[str], greedy: Callable[[], Policy] | None, progress: Progress | None) -> int:
     """Run every part that is not finished; how many trajectories failed for the machine's sake."""
-    cache = ResultCache()  # one for all: the same call on the same medium computes the same
+    cache = cache_for(sweep.settings)  # one for all: the same call on the same medium computes the same
     without = sweep.settings.model_copy(update={"disabled": OPS})
     on, off = Executor(tools, cache=cache), Executor(tools, disabled=OPS, cache=cache)
     late = 0

@@ -35,7 +35,7 @@ from pixelis.eval.pixelworld import Progress
 from pixelis.eval.scores import ItemScore
 from pixelis.eval.sweep import Condition, Sweep, read_facts, read_result, run_sweep, write_result
 from pixelis.tools.base import Toolbox
-from pixelis.tools.cache import ResultCache
+from pixelis.tools.cache import cache_for
 from pixelis.tools.execute import Executor
 
 NECESSITY = "necessity"
@@ -89,7 +89,7 @@ def run_necessity(
 
 
 def _conditions(sweep: Sweep, tools: Toolbox, ops: Sequence[str], ways: Sequence[str], blur: Blur) -> list[Condition]:
-    cache = ResultCache()  # one for all: a tool that is on computes the same under every condition
+    cache = cache_for(sweep.settings)  # one for all: a tool that is on computes the same under every condition
     settings = sweep.settings
     conditions = [Condition(name=ALL, executor=Executor(tools, cache=cache), settings=settings)]
     for op in ops if OFF in ways else ():
