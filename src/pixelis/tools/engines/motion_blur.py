@@ -17,6 +17,7 @@ import numpy as np
 import scipy.fft
 
 from pixelis.core.geometry import Box
+from pixelis.tools.engines.ranks import median
 
 TILE_PX = 192
 """Side of the square in which blur is looked for; a larger one holds more that was never blurred visibly, such as an even ground."""
@@ -97,15 +98,14 @@ def find_motion_blur(image_HWC: np.ndarray, box: tuple[int, int, int, int]) -> M
     if min(tile_h, tile_w) < LEAST_TILE_PX:
         return None
     x, y = _busiest(image_HWC, box)
-    x0, y0 = (int(np.clip(at - side // 2, 0, whole - side)) for at, side, whole in ((x, tile_w, width), (y, tile_h, height)))
+    x0, y0 = (min(max(at - side // 2, 0), whole - side) for at, side, whole in ((x, tile_w, width), (y, tile_h, height)))
     grey = _grey(image_HWC[y0 : y0 + tile_h, x0 : x0 + tile_w])
-    window = np.hanning(tile_h).astype(np.float32)[:, None] * np.hanning(tile_w).astype(np.float32)
-    spectrum = np.abs(scipy.fft.rfft2((grey - grey.mean()) * window))
+    spectrum = np.abs(scipy.fft.rfft2((grey - grey.mean()) * _window(tile_h, tile_w)))
     cepstrum = scipy.fft.irfft2(np.log(spectrum + 1.0), s=(tile_h, tile_w))
     dx, dy = _ways()
     depth = -cepstrum[dy % tile_h, dx % tile_w]
-    depth -= np.median(depth)
-    depth /= np.median(np.abs(depth)) + 1e-12
+    depth -= median(depth)
+    depth /= median(np.abs(depth)) + 1e-12
     best = int(np.argmax(depth))
     if depth[best] < LEAST_DEPTH:
         return None
@@ -137,6 +137,12 @@ def _left_over(image_HWC: np.ndarray, box: tuple[int, int, int, int], blur: Moti
 
 
 @cache
+def _window(height: int, width: int) -> np.ndarray:
+    """1 in the middle of a tile and 0 along its edges."""
+    return np.hanning(height).astype(np.float32)[:, None] * np.hanning(width).astype(np.float32)
+
+
+@cache
 def _ways() -> tuple[np.ndarray, np.ndarray]:
     """Every displacement that a blur may have, of each line one direction."""
     dx, dy = np.meshgrid(np.arange(-MOST_PX, MOST_PX + 1), np.arange(-MOST_PX, MOST_PX + 1))
@@ -155,7 +161,7 @@ def _busiest(image_HWC: np.ndarray, box: tuple[int, int, int, int]) -> tuple[int
 
 
 def _grey(image_HWC: np.ndarray) -> np.ndarray:
-    return cv2.cvtColor(np.ascontiguousarray(image_HWC), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    return cv2.cvtColor(image_HWC, cv2.COLOR_RGB2GRAY).astype(np.float32)
 
 
 def undone(image_HWC: np.ndarray, box: tuple[int, int, int, int], blur: MotionBlur) -> np.ndarray:

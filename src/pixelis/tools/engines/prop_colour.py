@@ -41,6 +41,13 @@ def name_pixels(image_HWC: np.ndarray) -> np.ndarray:
     return _table()[q[..., 0], q[..., 1], q[..., 2]]
 
 
+def names_lit(channels_3N: np.ndarray, lit_256: np.ndarray) -> np.ndarray:
+    """As `name_pixels`, of pixels channel by channel, uint8 [3, pixels], each value v taken for `lit_256[v]`; [pixels]."""
+    step = (lit_256 >> (8 - _BITS)).astype(np.uint16)
+    place = sum(cv2.LUT(channel, step << shift).ravel() for channel, shift in zip(channels_3N, (2 * _BITS, _BITS, 0), strict=True))
+    return _table().ravel().take(place)
+
+
 @cache
 def _table() -> np.ndarray:
     steps = (np.arange(1 << _BITS) * 255 // ((1 << _BITS) - 1)).astype(np.uint8)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from pixelis.tools.engines.prop_colour import Attribute
-from pixelis.tools.engines.region import background_distance, cut_out, resized, whole_box
+from pixelis.tools.engines.region import background_distance, cut_out, lab_of, resized, whole_box
 
 MAX_SIDE = 360
 RIM = 0.03
@@ -87,10 +87,11 @@ def _parts(patch_HWC: np.ndarray, example: tuple[int, int, int, int] | None, ins
     """Things in the patch, and in [0, 1] how near the background's own texture comes to looking like things."""
     inside = np.ones(patch_HWC.shape[:2], bool) if inside_HW is None else inside_HW
     known = inside.copy()
+    lab_CHW = lab_of(patch_HWC)
     for _ in range(2):
-        far, noise = background_distance(patch_HWC, known)
+        far, noise = background_distance(lab_CHW, known)
         known = inside & (far <= max(3.0 * noise, 7.0))
-        if known.sum() < 0.15 * inside.sum():
+        if np.count_nonzero(known) < 0.15 * np.count_nonzero(inside):
             known = inside.copy()
             break
     limit = max(3.0 * noise, 7.0)

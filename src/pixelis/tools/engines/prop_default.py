@@ -8,10 +8,11 @@ import cv2
 import numpy as np
 
 from pixelis.core.errors import ToolError
-from pixelis.tools.engines.prop_colour import COLOUR_NAMES, Attribute, name_pixels
+from pixelis.tools.engines.prop_colour import COLOUR_NAMES, Attribute, name_pixels, names_lit
 from pixelis.tools.engines.prop_count import count_things
 from pixelis.tools.engines.prop_motion import motion_of, relation_of
 from pixelis.tools.engines.prop_shape import orientation_of, position_of, shape_of, size_of
+from pixelis.tools.engines.ranks import counts_of, middle_two, quantile
 from pixelis.tools.engines.region import Region, cut_out
 
 WHATS = ("colour", "size", "shape", "position", "orientation", "count", "motion", "relation")
@@ -115,35 +116,47 @@ def _exposure(image_HWC: np.ndarray) -> float:
     """A gain that brings the brightest parts of a clearly dim picture up to normal; 1 for any other."""
     if not image_HWC.size:
         return 1.0
-    red, green, blue = cv2.split(image_HWC[::4, ::4])
-    peak = float(np.quantile(np.maximum(np.maximum(red, green), blue), 0.995))
+    red, green, blue = (image_HWC[::4, ::4, channel] for channel in range(3))
+    peak = quantile(counts_of(np.maximum(np.maximum(red, green), blue)), 0.995)
     return min(225 / max(peak, 1.0), 1.45) if peak < DIM_PEAK else 1.0
 
 
-def _shares(pixels_N3: np.ndarray, gain: float) -> np.ndarray:
-    """Share of each colour name among the pixels, the median colour having a fifth of the votes."""
-    lit = np.clip(pixels_N3.astype(np.float32) * max(1.0, gain), 0, 255).astype(np.uint8)
-    shares = np.bincount(name_pixels(lit).ravel(), minlength=len(COLOUR_NAMES)) / len(lit)
+def _lit(gain: float) -> np.ndarray:
+    """What each value of a channel is in more light, uint8 [256]."""
+    return np.clip(np.arange(256, dtype=np.float32) * gain, 0, 255).astype(np.uint8)
+
+
+def _shares(channels_3N: np.ndarray, counts_3V: np.ndarray, gain: float) -> np.ndarray:
+    """Share of each colour name among the pixels, the median colour having a fifth of the votes.
+
+    Args:
+        channels_3N: the pixels, channel by channel, uint8 [3, pixels].
+        counts_3V: how often each value stands in each channel, [3, 256].
+    """
+    lit = _lit(gain)
+    shares = np.bincount(names_lit(channels_3N, lit), minlength=len(COLOUR_NAMES)) / channels_3N.shape[1]
     # Noise throws single pixels over a border between two names; the median colour stays.
-    centre = np.median(lit, axis=0).round().astype(np.uint8).reshape(1, 1, 3)
-    shares[int(name_pixels(centre).ravel()[0])] += 0.25
+    centre = [round((int(lit[low]) + int(lit[high])) / 2) for low, high in map(middle_two, counts_3V)]
+    shares[int(name_pixels(np.array(centre, np.uint8)))] += 0.25
     return shares / shares.sum()
 
 
 def _colours(region: Region, gain: float) -> list[Attribute]:
     mask = region.mask_HW
-    core = cv2.erode(np.pad(mask, 1).astype(np.uint8), np.ones((3, 3), np.uint8))[1:-1, 1:-1] > 0
-    core = core if core.sum() >= 8 else mask
+    core = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
+    core = core if np.count_nonzero(core) >= 8 else mask
     patch = cv2.medianBlur(region.patch_HWC, 3) if min(mask.shape) >= 5 else region.patch_HWC
-    pixels = patch[core]
-    most = 255 / max(1.0, float(np.quantile(pixels, 0.98)))  # past the limit of one channel a gain would turn the hue
-    shares = _shares(pixels, min(gain, most))
+    channels = np.stack([plane[core] for plane in cv2.split(patch)])
+    counts = np.stack([counts_of(channel) for channel in channels])
+    most = 255 / max(1.0, quantile(counts.sum(axis=0), 0.98))  # past the limit of one channel a gain would turn the hue
+    gains = [max(1.0, min(g, most)) for g in (gain, 1.0, 1.35)]
+    shares = _shares(channels, counts, gains[0])
     order = np.argsort(-shares, kind="stable")
     first, second = (float(shares[i]) for i in order[:2])
-    sure = (0.35 + 0.65 * region.clear) * float(np.clip(0.4 + (first - second), 0.2, 0.98))
-    if any(int(np.argmax(_shares(pixels, min(g, most)))) != order[0] for g in (1.0, 1.35)):
+    sure = (0.35 + 0.65 * region.clear) * min(max(0.4 + (first - second), 0.2), 0.98)
+    if any(int(np.argmax(_shares(channels, counts, g))) != order[0] for g in gains[1:] if g != gains[0]):
         sure *= 0.75  # in other light it would bear another name
     out = [Attribute("colour", COLOUR_NAMES[order[0]], sure), Attribute("share", round(first, 2), sure)]
     if second > 0.22:
-        out.append(Attribute("second_colour", COLOUR_NAMES[order[1]], float(np.clip(second * 1.5, 0, 0.9)) * (0.35 + 0.65 * region.clear)))
+        out.append(Attribute("second_colour", COLOUR_NAMES[order[1]], min(max(second * 1.5, 0.0), 0.9) * (0.35 + 0.65 * region.clear)))
     return out

@@ -17,9 +17,9 @@ _HARMONICS = 13
 
 def size_of(region: Region, frame_hw: tuple[int, int]) -> list[Attribute]:
     """Width, height and area in pixels of the image, and the area's share of the frame."""
-    ys, xs = np.nonzero(region.mask_HW)
-    width, height = ((int(v.max()) - int(v.min()) + 1) / region.scale for v in (xs, ys))
-    area = float(region.mask_HW.sum()) / region.scale**2
+    left, top, right, bottom = _extent(region.mask_HW)
+    width, height = (right - left) / region.scale, (bottom - top) / region.scale
+    area = float(np.count_nonzero(region.mask_HW)) / region.scale**2
     sure = 0.5 + 0.5 * region.clear
     return [
         Attribute("width", round(width, 1), sure, "px"),
@@ -31,9 +31,9 @@ def size_of(region: Region, frame_hw: tuple[int, int]) -> list[Attribute]:
 
 def position_of(region: Region, frame_hw: tuple[int, int]) -> list[Attribute]:
     """One of nine cells in words, and the centre of the region's box in 0-1000."""
-    ys, xs = np.nonzero(region.mask_HW)
-    x = (region.x0 + (float(xs.min()) + float(xs.max()) + 1) / 2 / region.scale) / frame_hw[1]
-    y = (region.y0 + (float(ys.min()) + float(ys.max()) + 1) / 2 / region.scale) / frame_hw[0]
+    left, top, right, bottom = _extent(region.mask_HW)
+    x = (region.x0 + (left + right) / 2 / region.scale) / frame_hw[1]
+    y = (region.y0 + (top + bottom) / 2 / region.scale) / frame_hw[0]
     column, row = (("left", "centre", "right")[min(2, int(x * 3))], ("top", "middle", "bottom")[min(2, int(y * 3))])
     word = {"middle-centre": "centre", "middle-left": "left", "middle-right": "right", "top-centre": "top", "bottom-centre": "bottom"}.get(
         f"{row}-{column}", f"{row}-{column}"
@@ -45,6 +45,12 @@ def position_of(region: Region, frame_hw: tuple[int, int]) -> list[Attribute]:
         Attribute("centre_x", round(min(max(x, 0), 1) * WIRE_MAX), 0.7 + 0.3 * region.clear, "/1000"),
         Attribute("centre_y", round(min(max(y, 0), 1) * WIRE_MAX), 0.7 + 0.3 * region.clear, "/1000"),
     ]
+
+
+def _extent(mask_HW: np.ndarray) -> tuple[int, int, int, int]:
+    """The box around a mask, x1 and y1 exclusive."""
+    columns, rows = np.flatnonzero(mask_HW.any(axis=0)), np.flatnonzero(mask_HW.any(axis=1))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def orientation_of(region: Region) -> list[Attribute]:
@@ -73,7 +79,7 @@ def orientation_of(region: Region) -> list[Attribute]:
 def shape_of(region: Region) -> list[Attribute]:
     """The name of the nearest of the known outlines, and how far the second nearest is."""
     mask = region.mask_HW
-    if mask.sum() < 20:
+    if np.count_nonzero(mask) < 20:
         return [Attribute("shape", "irregular", 0.05)]
     big = _smooth(mask)
     mark = describe(big.astype(np.uint8))
@@ -82,7 +88,7 @@ def shape_of(region: Region) -> list[Attribute]:
     names, table = _known()
     gaps = np.abs(table - mark).sum(axis=1)
     best: dict[str, float] = {}
-    for name, gap in zip(names, gaps, strict=True):
+    for name, gap in zip(names, gaps.tolist(), strict=True):
         best[name] = min(gap, best.get(name, np.inf))
     order = sorted(best, key=lambda n: (best[n], n))
     first, second = best[order[0]], best[order[1]]
