@@ -1,10 +1,11 @@
 """Quality and latency of the six tools on real media and drawn scenes, with the paper's figures beside.
 
-    python benchmarks/tools.py                       # everything, default engines; writes docs/results/tools.md
+    python benchmarks/tools.py                       # everything, default engines; writes docs/results/PART.md of every part
     python benchmarks/tools.py --part seg --engine seg=mobile-sam
     python benchmarks/tools.py --part latency --out docs/results/latency.md
 
-Media with ground truth are looked for in PIXELIS_MEDIA, then in ../shared/media. Run it on an idle machine.
+Media with ground truth are looked for in PIXELIS_MEDIA, then in ../shared/media. Run it on an idle machine. What it prints stands between
+two marks in a page; what is written by hand around them stays, and docs/results/tools.md, which sums the pages up, is all by hand.
 """
 
 from __future__ import annotations
@@ -35,12 +36,22 @@ from pixelis.tools.toolbox import build_toolbox
 PARTS = ("seg", "trk", "ocr", "temp", "prop", "encoder")
 DEFAULT_ENGINES = {
     "seg": ["u2netp-fusion"],
-    "trk": ["default"],
+    "trk": ["default", "botsort-motion", "botsort"],
     "ocr": ["rapidocr"],
     "temp": ["frame-difference"],
     "prop": ["measure"],
     "encoder": ["efficientnet-stretch", "efficientnet-pad", "histogram"],
 }
+BESIDE_THE_DEFAULT = {"trk": ("botsort-motion", "botsort")}
+"""Engines that a part shows over real clips alone, unless they are asked for."""
+NOTES = {
+    "trk": """`default` is the engine `silhouette`; `botsort-motion` is `botsort` as it comes, whose proposals are blobs that move against
+the ground; `botsort` is the same with a detector (YOLOX-Nano, `detector = FILE`). All are asked alike, with the box of the first frame.
+BoT-SORT takes no start box of its own: the box is put among the first frame's proposals, in the place of those that overlap it by an
+IoU of 0.3, and the track that it starts is the answer. What moves little gives no blobs, and what the detector does not know no
+proposals: the track ends there."""
+}
+MARKS = ("<!-- printed: what stands between these marks is replaced by the next run -->", "<!-- end of what is printed -->")
 PAPER_LATENCY_S = {"SEG": 1.17, "ZOOM": 1.17, "TRK": 1.42, "OCR": 0.39, "TEMP": 1.57, "PROP": 0.16}
 """Paper, Table 4, per query on a GPU; SEG and ZOOM are one row there."""
 PAPER_FAILURE = {"SEG": 0.114, "TRK": 0.169, "OCR": 0.075, "TEMP": 0.173, "PROP": 0.097}
@@ -124,6 +135,8 @@ def latency_rows(media: Path, settings: ToolSettings) -> list[dict]:
 
 def part_rows(part: str, media: Path, engines: list[str], every: int) -> list[dict]:
     options = {"seg": {"every": every}, "temp": {"per_kind": max(2, 12 // every)}}.get(part, {})
+    if engines == DEFAULT_ENGINES[part] and part in BESIDE_THE_DEFAULT:
+        options["only_davis"] = BESIDE_THE_DEFAULT[part]
     return importlib.import_module(f"benchmarks.parts.{part}").rows(media, engines, **options)
 
 
@@ -143,12 +156,30 @@ def _cell(value: object) -> str:
     return "" if value is None else str(value)
 
 
+def put(page: Path, printed: str) -> None:
+    """Write what was printed between the marks of a page; at its end where it has none. Everything else in the page stays."""
+    old = page.read_text() if page.exists() else ""
+    begin, end = MARKS
+    before, opening, rest = old.partition(begin + "\n")
+    _, closing, after = rest.partition(end + "\n")
+    if not (opening and closing):
+        before, after = old and old.rstrip("\n") + "\n\n", ""
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(f"{before}{begin}\n{printed.rstrip()}\n{end}\n{after}")
+
+
+def page_of(command: str, sections: list[str]) -> str:
+    """One page: the command that prints it, the machine, its tables, and the paper's failure rates."""
+    foot = f"The paper's failure rates per call: {json.dumps(PAPER_FAILURE)} (IoU, HOTA, ANLS, tIoU and attribute thresholds of its §4.4)."
+    return "\n".join([f"# The tools, measured\n\n`{command}`: {_machine()}\n", *sections, foot])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=[*PARTS, "latency"], help="only this part; may be given several times")
     parser.add_argument("--engine", action="append", default=[], metavar="PART=NAME", help="an engine to measure instead of the default")
     parser.add_argument("--every", type=int, default=1, help="a quick look: SEG takes every n-th object, TEMP an n-th of the clips")
-    parser.add_argument("--out", type=Path, default=None, help="write the Markdown there; docs/results/tools.md when everything is run")
+    parser.add_argument("--out", type=Path, default=None, help="write the Markdown there; to the page of every part when everything is run")
     args = parser.parse_args()
     engines = {part: list(names) for part, names in DEFAULT_ENGINES.items()}
     for part, _, name in (item.partition("=") for item in args.engine):
@@ -159,20 +190,18 @@ def main() -> None:
         part: lambda part=part: part_rows(part, media, engines[part], args.every) for part in PARTS
     }
     work["latency"] = lambda: latency_rows(media, ToolSettings())
-    text = [f"# The tools, measured\n\n`{' '.join(['python', 'benchmarks/tools.py', *sys.argv[1:]])}`: {_machine()}\n"]
+    is_all = args.part is None and not args.engine and args.every == 1 and args.out is None
+    sections = {}
     for part in wanted:
         start = time.perf_counter()
-        rows = work[part]()
-        text.append(f"## {part}\n\n{table(rows)}\n")
-        print(text[-1], f"({time.perf_counter() - start:.0f} s)\n", flush=True)
-    text.append(
-        f"The paper's failure rates per call: {json.dumps(PAPER_FAILURE)} (IoU, HOTA, ANLS, tIoU and attribute thresholds of its §4.4).\n"
-    )
-    out = args.out or (ROOT / "docs" / "results" / "tools.md" if args.part is None and not args.engine else None)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text("\n".join(text))
-        print(f"wrote {out}")
+        sections[part] = f"## {part}\n\n{table(work[part]())}\n" + (f"\n{NOTES[part]}\n" if part in NOTES else "")
+        print(sections[part], f"({time.perf_counter() - start:.0f} s)\n", flush=True)
+        if is_all:
+            name = f"docs/results/{part}.md"
+            put(ROOT / name, page_of(f"python benchmarks/tools.py --part {part} --out {name}", [sections[part]]))
+    if args.out is not None:
+        put(args.out, page_of(" ".join(["python", "benchmarks/tools.py", *sys.argv[1:]]), list(sections.values())))
+        print(f"wrote {args.out}")
 
 
 def _machine() -> str:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from pixelis.core.errors import NotInstalled
 from pixelis.core.geometry import Box
 from pixelis.core.media import open_medium
 from pixelis.data.world.item import Item
@@ -258,13 +259,14 @@ def _timed(clip: Clip, ticks_s: list[float]) -> Iterator[np.ndarray]:
         ticks_s.append(time.perf_counter() - start)
 
 
-def rows(media: Path, engine_names: list[str], clips: list[Clip] | None = None) -> list[dict]:
+def rows(media: Path, engine_names: list[str], clips: list[Clip] | None = None, *, only_davis: Collection[str] = ()) -> list[dict]:
     """One row per engine and clip, and one per engine and suite (`mean of ...`).
 
     Args:
         media: folder that holds `davis/`; absent, only drawn clips are run.
         engine_names: what `engine` knows.
         clips: other clips than DAVIS, SCENES and the doubles.
+        only_davis: engines that run over DAVIS alone; left out where their packages or weights are missing.
     Returns:
         dicts with engine, clip, frames, iou, hota, mota, fps, p50_ms, p95_ms (per frame, decoding excluded).
     """
@@ -279,8 +281,15 @@ def rows(media: Path, engine_names: list[str], clips: list[Clip] | None = None) 
     )
     table = []
     for name in engine_names:
-        tracker = engine(name, media)
+        try:
+            tracker = engine(name, media)
+        except NotInstalled:
+            if name not in only_davis:
+                raise
+            continue
         for suite, members in suites.items():
+            if name in only_davis and suite != "davis":
+                continue
             mine, all_s = [], []
             for clip in members:
                 ticks_s: list[float] = []
