@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+import sys
 
 from pixelis import __version__
 from pixelis.core.versions import commit_of, versions
@@ -16,9 +17,17 @@ def git(folder, *words):
 
 def test_versions_name_what_is_loaded():
     import numpy as np
+    import PIL
 
     found = versions()
     assert (found["pixelis"], found["python"], found["numpy"]) == (__version__, platform.python_version(), np.__version__)
+    assert found["pillow"] == PIL.__version__
+
+
+def test_versions_name_what_a_run_will_load_later():
+    script = "import sys; from pixelis.core.versions import versions; print('scipy' in versions(), 'scipy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "False"]
 
 
 def test_a_commit_is_told_where_the_file_is_tracked(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import platform
 import subprocess
 import sys
@@ -9,12 +10,15 @@ from pathlib import Path
 
 from pixelis import __version__
 
-LIBRARIES = ("numpy", "scipy", "torch", "transformers")
+ALWAYS = ("numpy", "scipy", "pillow")
+"""Tools and media use them, though perhaps only later in a run."""
+IF_LOADED = ("torch", "transformers")
 
 
 def versions() -> dict[str, str]:
-    """Of Pixelis, Python, the libraries that are loaded, and `commit` where the package is run from its repository."""
-    loaded = {name: str(sys.modules[name].__version__) for name in LIBRARIES if name in sys.modules}
+    """Of Pixelis, Python, the libraries in use, and `commit` where the package is run from its repository."""
+    loaded = {name: importlib.metadata.version(name) for name in ALWAYS}
+    loaded |= {name: str(sys.modules[name].__version__) for name in IF_LOADED if name in sys.modules}
     commit = commit_of(Path(__file__))
     return {"pixelis": __version__, "python": platform.python_version(), **loaded, **({"commit": commit} if commit else {})}
 

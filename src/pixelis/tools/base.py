@@ -32,7 +32,11 @@ class Tool(Protocol):
     op: str
     engine: str
     version: str
-    """Engine, weights and algorithm: whatever changes an output changes this text."""
+    """Engine, weights and algorithm: whatever changes an output changes this text.
+
+    Of the libraries not all: with SciPy, Pillow and (but for SEG and TRK) NumPy in it, each of their updates would void every recorded run
+    and cached result, moved or not. A run's record names them (`core.versions`), and a replay finds a result that they moved.
+    """
 
     def __call__(self, medium: Medium, args: Any, context: Context) -> Output:
         """Do it.

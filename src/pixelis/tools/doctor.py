@@ -14,6 +14,7 @@ from pixelis.tools.toolbox import ENGINES, choose
 
 PACKAGES = {
     "numpy": "core",
+    "scipy": "core",
     "pillow": "core",
     "opencv-python-headless": "core",
     "av": "core: video",
