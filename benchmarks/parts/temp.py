@@ -8,15 +8,17 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 ENGINES = ("frame-difference",)
+PASTED = ("appears", "disappears", "changes", "fade")
 
 
 @dataclass
@@ -88,75 +90,79 @@ def _sample(clip: tuple[list, float], rng: np.random.Generator) -> tuple[list[np
     return frames, [i * dt for i in range(len(frames))], dt
 
 
-def real_cases(media: Path, seed: int, per_kind: int) -> Iterator[Case]:
+def real_cases(media: Path, seed: int, per_kind: int, least: int = 20) -> Iterator[Case]:
+    """`per_kind` rounds over the kinds, where a coin says which have a box; then more of each pasted group that has fewer than `least`."""
     rng = np.random.default_rng(seed)
     clips = load_clips(media)
     things = stickers(media, clips, rng)
     names = list(clips)
+    seen: Counter[str] = Counter()
     for _ in range(per_kind):
-        for kind in ("appears", "disappears", "changes", "fade", "moves", "cut"):
-            name = names[int(rng.integers(len(names)))]
-            frames, times, dt = _sample(clips[name], rng)
+        for kind in (*PASTED, "moves", "cut"):
+            clip = _sample(clips[names[int(rng.integers(len(names)))]], rng)
             if kind == "cut":
                 yield _joined(clips, names, rng)
-                continue
-            n = len(frames)
-            if kind == "moves":
-                hold = int(rng.integers(n // 4, n // 2))
-                frozen = [frames[0]] * hold + frames[: n - hold]
-                noisy = [np.clip(f + rng.normal(0, 2, f.shape), 0, 255).astype(np.uint8) for f in frozen]
-                yield Case("real moves", "moves", noisy, times, [(times[hold], times[-1] + dt)])
-                continue
-            side = int(rng.integers(50, 180))
-            thing = things[int(rng.integers(len(things)))]
-            x, y = int(rng.integers(0, 854 - side)), int(rng.integers(0, 480 - side))
-            box = sticker_box(thing, x, y, side)
-            grown = (box[0] - 10, box[1] - 10, box[2] + 10, box[3] + 10)
-            a = int(rng.integers(n // 6, n // 2))
-            b = int(min(n - 2, a + rng.integers(max(2, n // 5), n // 2)))
-            tail = bool(rng.integers(3) == 0)
-            b = n if tail and kind == "appears" else b
-            end = times[-1] + dt
-            use_box = grown if rng.integers(2) else None
-            if kind == "appears":
-                frames[a:b] = [paste(f, thing, x, y, side) for f in frames[a:b]]
-                yield Case(
-                    "real appears" + (" box" if use_box else ""),
-                    "appears",
-                    frames,
-                    times,
-                    [(times[a], times[b] if b < n else end)],
-                    use_box,
-                )
-            elif kind == "disappears":
-                frames[:a] = [paste(f, thing, x, y, side) for f in frames[:a]]
-                frames[b:] = [paste(f, thing, x, y, side) for f in frames[b:]] if not tail else frames[b:]
-                yield Case(
-                    "real disappears" + (" box" if use_box else ""),
-                    "disappears",
-                    frames,
-                    times,
-                    [(times[a], times[b] if not tail else end)],
-                    use_box,
-                )
-            elif kind == "changes":
-                shift = np.array([[40, 40, 40], [-45, -45, -45], [60, -20, -30], [-30, 40, 20]][int(rng.integers(4))])
-                x0, y0, x1, y1 = x, y, x + max(60, side), y + max(60, side)
-                for f in frames[a:]:
-                    f[y0:y1, x0:x1] = np.clip(f[y0:y1, x0:x1] + shift, 0, 255).astype(np.uint8)
-                yield Case(
-                    "real changes" + (" box" if use_box else ""),
-                    "changes",
-                    frames,
-                    times,
-                    [(times[a - 1], times[a])],
-                    (x0, y0, x1, y1) if use_box else None,
-                )
+            elif kind == "moves":
+                yield _held(clip, rng)
             else:
-                length = max(3, round(0.6 / dt))
-                for j in range(a, n):
-                    frames[j] = paste(frames[j], thing, x, y, side, min(1.0, (j - a + 1) / length))
-                yield Case("real fade-in box", "appears", frames, times, [(times[a] + length * dt / 2, end)], grown)
+                case = pasted(kind, clip, things, rng)
+                seen[case.group] += 1
+                yield case
+    for kind, has_box in product(PASTED, (False, True)):
+        for _ in range(least - seen[group_of(kind, has_box)] if has_box or kind != "fade" else 0):
+            clip = _sample(clips[names[int(rng.integers(len(names)))]], rng)
+            yield pasted(kind, clip, things, rng, has_box=has_box)
+
+
+def _held(clip: tuple[list[np.ndarray], list[float], float], rng: np.random.Generator) -> Case:
+    """A clip whose first frame is held for a while: then things move."""
+    frames, times, dt = clip
+    n = len(frames)
+    hold = int(rng.integers(n // 4, n // 2))
+    frozen = [frames[0]] * hold + frames[: n - hold]
+    noisy = [np.clip(f + rng.normal(0, 2, f.shape), 0, 255).astype(np.uint8) for f in frozen]
+    return Case("real moves", "moves", noisy, times, [(times[hold], times[-1] + dt)])
+
+
+def group_of(kind: str, has_box: bool) -> str:
+    return "real fade-in box" if kind == "fade" else f"real {kind}" + (" box" if has_box else "")
+
+
+def pasted(kind: str, clip: tuple[list[np.ndarray], list[float], float], things: list, rng: np.random.Generator, *, has_box=None) -> Case:
+    """Something pasted into a clip for a while, or a rectangle recoloured; `has_box` None leaves that to a coin."""
+    frames, times, dt = clip
+    n = len(frames)
+    height, width = frames[0].shape[:2]
+    side = int(rng.integers(50, 180))
+    thing = things[int(rng.integers(len(things)))]
+    x, y = int(rng.integers(0, width - side)), int(rng.integers(0, height - side))
+    box = sticker_box(thing, x, y, side)
+    grown = (box[0] - 10, box[1] - 10, box[2] + 10, box[3] + 10)
+    a = int(rng.integers(n // 6, n // 2))
+    b = int(min(n - 2, a + rng.integers(max(2, n // 5), n // 2)))
+    tail = bool(rng.integers(3) == 0)
+    coin = bool(rng.integers(2))
+    has_box = coin if has_box is None else has_box
+    end = times[-1] + dt
+    group = group_of(kind, has_box)
+    if kind == "appears":
+        b = n if tail else b
+        frames[a:b] = [paste(f, thing, x, y, side) for f in frames[a:b]]
+        return Case(group, kind, frames, times, [(times[a], times[b] if b < n else end)], grown if has_box else None)
+    if kind == "disappears":
+        frames[:a] = [paste(f, thing, x, y, side) for f in frames[:a]]
+        frames[b:] = [paste(f, thing, x, y, side) for f in frames[b:]] if not tail else frames[b:]
+        return Case(group, kind, frames, times, [(times[a], times[b] if not tail else end)], grown if has_box else None)
+    if kind == "changes":
+        shift = np.array([[40, 40, 40], [-45, -45, -45], [60, -20, -30], [-30, 40, 20]][int(rng.integers(4))])
+        x0, y0, x1, y1 = x, y, x + max(60, side), y + max(60, side)
+        for f in frames[a:]:
+            f[y0:y1, x0:x1] = np.clip(f[y0:y1, x0:x1] + shift, 0, 255).astype(np.uint8)
+        return Case(group, kind, frames, times, [(times[a - 1], times[a])], (x0, y0, x1, y1) if has_box else None)
+    length = max(3, round(0.6 / dt))
+    for j in range(a, n):
+        frames[j] = paste(frames[j], thing, x, y, side, min(1.0, (j - a + 1) / length))
+    return Case(group, "appears", frames, times, [(times[a] + length * dt / 2, end)], grown)
 
 
 def _joined(clips: dict, names: list[str], rng: np.random.Generator) -> Case:

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from pixelis.core.errors import ToolError
-from pixelis.tools.engines.temp_default import DefaultTemp
+from pixelis.tools.engines.temp_changes import Change, crosses_border
+from pixelis.tools.engines.temp_default import DefaultTemp, _partner
 from pixelis.tools.engines.temp_events import Segment, parse_event, suppress
-from pixelis.tools.engines.temp_signal import read_clip
+from pixelis.tools.engines.temp_flow import Leftover
+from pixelis.tools.engines.temp_signal import Clip, read_clip
 
 H, W, FPS = 120, 200, 10
 
@@ -164,6 +166,44 @@ def test_a_box_follows_a_camera_that_shakes_and_none_that_stands_or_travels():
     travels = read_clip([wide[:, 6 * t : 6 * t + still.shape[1]] for t in range(8)], times(8), box, None)
     assert np.array_equal(travels.lab_THWC[7], read_clip([wide[:, 42 : 42 + still.shape[1]]], times(1), box, None).lab_THWC[0])
     assert travels.camera[4] is not None and abs(travels.camera[4][0, 2] + 6 * stands.lab_THWC.shape[2] / (44 + 16)) < 1.5
+
+
+@pytest.mark.parametrize(
+    ("step", "box", "expected"),
+    [
+        ((-5, 0), (88, 10, 100, 50), True),  # 12 deep, where the camera brings in 5 and what is nearer up to 15
+        ((-5, 0), (80, 10, 100, 50), False),  # 20 deep
+        ((-5, 0), (0, 10, 9, 50), True),  # leaves on the other side
+        ((-5, 0), (40, 10, 52, 50), False),  # in the middle
+        ((-5, 0), (40, 0, 60, 10), False),  # at a border over which nothing comes
+        ((0, 4), (40, 0, 60, 10), True),
+        (None, (88, 10, 100, 50), False),  # a camera that stands still brings nothing
+    ],
+)
+def test_what_a_camera_carries_over_the_border(step, box, expected):
+    camera = [None, None if step is None else np.float32([[1, 0, step[0]], [0, 1, step[1]]])]
+    seen = Clip(np.zeros((2, 60, 100, 3), np.uint8), np.arange(2.0), 2.0, camera, np.zeros((2, 3), np.float32), (0, 0, 100, 60))
+    mask = np.ones((box[3] - box[1], box[2] - box[0]), bool)
+    assert crosses_border(seen, Change(0, 1, box, mask, 1.0, 1.0, 1.0)) is expected
+
+
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [
+        ((10, 11), False),  # the fade's own tail: it took 4 frames, so nothing ends it before frame 12
+        ((20, 21), False),  # something in the box, but the square stays
+        ((24, 25), True),  # the square is gone
+    ],
+)
+def test_what_ends_a_fade(at, expected):
+    """A red square is half there at frame 6, whole from frame 8 on and gone at frame 25."""
+    box = (50, 30, 94, 74)
+    frames = clip(30, red_square(lambda i: 5 <= i < 25, colour=lambda i: tuple(120 + (c - 120) * min(4, i - 4) // 4 for c in RED)))
+    seen = read_clip(frames, times(30), box, None)
+    x0, y0, x1, y1 = seen.region
+    place = seen.region, np.ones((y1 - y0, x1 - x0), bool)
+    fade, other = Change(4, 8, *place, 0.9, 1.0, 1.0), Change(*at, *place, 0.9, -1.0, 1.0)
+    assert (_partner(seen, Leftover(seen), fade, [fade, other], 1.0) is other) is expected
 
 
 @pytest.mark.parametrize("size", [(40, 40), (80, 40), (120, 50)])

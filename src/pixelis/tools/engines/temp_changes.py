@@ -9,9 +9,11 @@ import cv2
 import numpy as np
 
 from pixelis.tools.engines.prop_colour import COLOUR_NAMES, name_pixels
-from pixelis.tools.engines.temp_signal import Clip, Evidence
+from pixelis.tools.engines.temp_signal import Clip, Evidence, chain
 
 CUT_COVER = 0.55  # share of the picture that must change at once
+BORDER_PX = 2  # what comes so close to the picture's border touches it
+NEARER = 3  # so many times the camera's own step goes what is nearer than the ground it is told from (parallax)
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,22 @@ def presence(clip: Clip, change: Change) -> np.ndarray:
         look = clip.lab_THWC[t, y0:y1, x0:x1][change.mask_HW].astype(np.float32) - old
         out[t] = float((look * axis).sum()) / size if size else 0.0
     return out
+
+
+def crosses_border(clip: Clip, change: Change) -> bool:
+    """Whether a change is a strip along the picture's border no deeper than what a moving camera brings into view there, or takes out."""
+    step = chain(clip.camera[change.last + 1 : change.first + 1])
+    if step is None:
+        return False
+    height, width = clip.lab_THWC.shape[1:3]
+    x0, y0, x1, y1 = change.box
+    middle = np.array([(x0 + x1) / 2, (y0 + y1) / 2, 1.0])
+    reach = NEARER * np.abs(step @ middle - middle[:2]) + BORDER_PX
+
+    def depth(low: int, high: int, size: int) -> int:
+        return min(high if low <= BORDER_PX else size, size - low if high >= size - BORDER_PX else size)
+
+    return bool(depth(x0, x1, width) <= reach[0] or depth(y0, y1, height) <= reach[1])
 
 
 def merge(changes: list[Change]) -> list[Change]:

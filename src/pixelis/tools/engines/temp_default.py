@@ -8,7 +8,18 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from pixelis.tools.engines.temp_changes import Change, agree, colour_share, find_changes, find_cuts, merge, overlap, presence, whole_changes
+from pixelis.tools.engines.temp_changes import (
+    Change,
+    agree,
+    colour_share,
+    crosses_border,
+    find_changes,
+    find_cuts,
+    merge,
+    overlap,
+    presence,
+    whole_changes,
+)
 from pixelis.tools.engines.temp_events import MAX_SHOTS, Request, Segment, parse_event, suppress
 from pixelis.tools.engines.temp_flow import Leftover
 from pixelis.tools.engines.temp_motion import find_motion
@@ -17,6 +28,8 @@ from pixelis.tools.engines.temp_signal import Clip, Evidence, find_evidence, rea
 LONGEST_FADE_S = 1.5  # what takes longer is drift
 FADES_S = (0.4, 0.8)
 MAX_CHANGES = 10  # the clearest ones are paired with each other
+UNDONE = 0.6  # from here on a look counts as gone again
+PASSING = 0.2  # of a change's score is left where the camera may have carried it over the picture's border
 
 
 class DefaultTemp:
@@ -40,7 +53,7 @@ class DefaultTemp:
     """
 
     name = "frame-difference"
-    version = f"4; opencv {cv2.__version__}"  # results move with OpenCV
+    version = f"5; opencv {cv2.__version__}"  # results move with OpenCV
 
     def locate(
         self,
@@ -124,6 +137,8 @@ def _all_changes(
             gradual = _gradual(clip, change, step)
             if gradual is not None and _inside(gradual, clip.region) and not any(_same(gradual, other) for other in found):
                 found.append(gradual)
+    if not boxed:  # what the camera brings over the picture's border was there before
+        found = [replace(c, score=PASSING * c.score) if crosses_border(clip, c) else c for c in found]
     return sorted(found, key=lambda c: (c.first, -c.score))
 
 
@@ -245,17 +260,22 @@ def _moment(clip: Clip, change: Change) -> float:
 def _partner(clip: Clip, leftover: Leftover | None, change: Change, changes: list[Change], sign: float) -> Change | None:
     """The change that undoes this one: later, at the same place, of the other sign."""
     there = presence(clip, change)
+    lapse = change.first - change.last
+    # The length of a gradual change is not well known: what follows within as long again may be its own tail.
+    soonest = change.first + (lapse if leftover is not None and lapse > 1 else 0)
     best, best_worth = None, 0.0
     for other in changes:
-        if other.last < change.first or not (overlap(change, other) >= 0.3 or leftover is not None):
+        if other.last < soonest or not (overlap(change, other) >= 0.3 or leftover is not None):
             continue
         after = there[other.first : other.first + 3]
         undone = float(np.clip(1.2 - np.abs(after.mean()), 0, 1)) if len(after) else 0.0
         opposite = float(np.clip(0.5 - sign * other.came, 0, 1))
         alike = agree(change, other)
-        told = undone > 0.6 and -sign * other.came > 0.15
+        told = undone > UNDONE and -sign * other.came > 0.15
         if leftover is not None:  # the place is given: what is as clear as the first change concerns the same thing
             undone = max(undone, min(1.0, 2 * leftover.bracket(change, other)))
+            if undone < UNDONE:  # in a region in which much moves something always follows
+                continue
             told = other.score >= 0.4 * change.score
             lapse_s = clip.time_after(other.first) - clip.time_after(change.first)
             worth = other.score * (0.3 + max(alike, 0.5)) * (0.5 * opposite + 1.5 * undone) / (1 + 0.1 * lapse_s)
