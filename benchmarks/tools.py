@@ -134,7 +134,7 @@ def latency_rows(media: Path, settings: ToolSettings) -> list[dict]:
 
 
 def part_rows(part: str, media: Path, engines: list[str], every: int) -> list[dict]:
-    options = {"seg": {"every": every}, "temp": {"per_kind": max(2, 12 // every)}}.get(part, {})
+    options = {"seg": {"every": every}, "temp": {"per_kind": max(2, 12 // every), "least": max(2, 20 // every)}}.get(part, {})
     if engines == DEFAULT_ENGINES[part] and part in BESIDE_THE_DEFAULT:
         options["only_davis"] = BESIDE_THE_DEFAULT[part]
     return importlib.import_module(f"benchmarks.parts.{part}").rows(media, engines, **options)
@@ -160,12 +160,12 @@ def put(page: Path, printed: str) -> None:
     """Write what was printed between the marks of a page; at its end where it has none. Everything else in the page stays."""
     old = page.read_text() if page.exists() else ""
     begin, end = MARKS
-    before, opening, rest = old.partition(begin + "\n")
-    _, closing, after = rest.partition(end + "\n")
+    before, opening, rest = old.partition(begin)
+    _, closing, after = rest.partition(end)
     if not (opening and closing):
-        before, after = old and old.rstrip("\n") + "\n\n", ""
+        before, after = old and old.rstrip("\n") + "\n\n", "\n"
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(f"{before}{begin}\n{printed.rstrip()}\n{end}\n{after}")
+    page.write_text(f"{before}{begin}\n{printed.rstrip()}\n{end}{after}")
 
 
 def page_of(command: str, sections: list[str]) -> str:

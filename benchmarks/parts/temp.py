@@ -307,7 +307,7 @@ def score(case: Case, segments) -> float:
     return max(tiou(t, found[0]) for t in case.truth)
 
 
-def rows(media: Path, engine_names: list[str], *, seed: int = 1, per_kind: int = 12, verbose: bool = False) -> list[dict]:
+def rows(media: Path, engine_names: list[str], *, seed: int = 1, per_kind: int = 12, least: int = 20, verbose: bool = False) -> list[dict]:
     """One row per engine and group: n, mean tIoU of the first answer, share at 0.5 and 0.8, latency without decoding."""
     from pixelis.tools.engines.temp_default import DefaultTemp
 
@@ -333,7 +333,7 @@ def rows(media: Path, engine_names: list[str], *, seed: int = 1, per_kind: int =
 
         feed(cases)
         if (media / "davis").is_dir():
-            feed(real_cases(media, seed, per_kind))
+            feed(real_cases(media, seed, per_kind, least))
         for group in sorted(scores):
             values, times_s = np.array(scores[group]), np.array(spent[group])
             out.append(

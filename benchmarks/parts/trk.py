@@ -286,6 +286,7 @@ def rows(media: Path, engine_names: list[str], clips: list[Clip] | None = None, 
         except NotInstalled:
             if name not in only_davis:
                 raise
+            print(f"{name} is left out: it is not installed, or its weights are not there", flush=True)
             continue
         for suite, members in suites.items():
             if name in only_davis and suite != "davis":

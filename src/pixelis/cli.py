@@ -100,7 +100,7 @@ app.command("adapt", epilog="Example:  pixelis adapt recipes/nano/ttrl.toml")(cl
 @app.command("reproduce", epilog="Example:  pixelis reproduce --quick")
 def reproduce_all(
     recipe: Annotated[Path, typer.Argument(help="A recipe with stages.")] = Path("recipes/nano/reproduce.toml"),
-    quick: Annotated[bool, typer.Option("--quick", help="The same stages in miniature, in minutes: recipes/quick/reproduce.toml.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A stage of each kind in miniature: recipes/quick/reproduce.toml.")] = False,
     only: Annotated[list[str] | None, typer.Option(help="Only this stage; may be given several times.")] = None,
 ) -> None:
     """Make everything from nothing, stage by stage; a killed run goes on where it was."""

@@ -37,7 +37,7 @@ def adapt(
     calibrator: Annotated[str, typer.Option(help="What --fit fits: temperature, platt, vector, matrix or isotonic.")] = "temperature",
     alpha: Annotated[float, typer.Option(help="Share of queries whose true answer the conformal set of --fit may miss.")] = 0.1,
     check: Annotated[
-        bool, typer.Option("--check", help="Only make every decision of the run again from its recorded facts, and audit its memory.")
+        bool, typer.Option("--check", help="Only make every decision of the run again from its recorded facts, and audit its memory anew.")
     ] = False,
     audit: Annotated[bool, typer.Option("--audit/--no-audit", help="Compare with the truth, for the table only.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line per query.")] = False,
@@ -190,7 +190,7 @@ def _log_json(row: dict[str, Any]) -> None:
 class LiveTable:
     """A line every few queries: how it goes so far.
 
-    Evidence: by how many standard errors another lift is better than the present one; over two, the lift moves.
+    Evidence: by how many standard errors another lift is better than the present one. At two the lift moves, and it is counted from there.
 
     Args:
         folder: the run's; what it had answered before it was cut short counts.
@@ -217,7 +217,7 @@ class LiveTable:
             "-" if row["kl"] is None else f"{row['kl']:.3f}",
             f"{row['beta']:.3f}",
             "-" if row["lift"] is None else f"{row['lift']:+.2f}",
-            "-" if not row["lift_evidence"] else f"{row['lift_evidence']:+.1f}",
+            "-" if row["lift_evidence"] is None else f"{row['lift_evidence']:+.1f}",
             str(row["accepted"]),
             str(row["num_rolled_back"]),
             f"{row['seconds']['total']:.1f}",

@@ -133,7 +133,7 @@ def study_stages(recipe: StudyRecipe) -> tuple[StageTable, ...]:
                 "--items", str(exam.items), *shift, "--run", str(folder / "exam"), "--no-media",
             )  # fmt: skip
             table = {"name": f"{folder.name}-exam", "makes": str(folder / "exam" / "scores.jsonl"), "needs": (folder.name,)}
-            stages.append(StageTable(**table, command=command, minutes=exam.minutes, threads=1))
+            stages.append(StageTable(**table, command=command, minutes=exam.minutes, threads=width))
     return tuple(stages)
 
 

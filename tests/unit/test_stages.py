@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -119,6 +125,15 @@ def test_minutes_in_all():
     assert minutes_in_all(PLAN[1:], needs, begun={"short": 0, "long": 5}) == 21
 
 
+def working_on(folder):
+    """Command lines of processes that name a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended meanwhile
+            found.append(path.read_bytes())
+    return [line for line in found if str(folder).encode() in line]
+
+
 def two_beside(tmp_path, second):
     first = ("data", "make", "dev", str(tmp_path / "one"), "--items", "2")
     return (
@@ -140,12 +155,11 @@ def test_stages_of_one_thread_run_side_by_side(tmp_path):
 def test_a_failed_stage_stops_those_beside_it(tmp_path):
     """The first would draw for hours."""
     second = two_beside(tmp_path, ("data", "show", str(tmp_path / "nowhere")))[1]
-    endless = stage("one", threads=1, needs=(), command=("data", "make", "dev", str(tmp_path / "one"), "--items", "100000"))
+    endless = stage("one", threads=1, needs=(), command=("data", "make", "dev", str(tmp_path / "one"), "--items", "3000"))
     with pytest.raises(DataError, match=r"stage two failed \(exit status 2\)"):
         run_stages((endless, second), tmp_path / "log", say=lambda _: None, processors=2)
     assert json.loads((tmp_path / "log" / "reproduce.json").read_text())["one"]["seconds"] is None
-    commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
-    assert not any(str(tmp_path / "one").encode() in command for command in commands)
+    assert not working_on(tmp_path / "one")
 
 
 def test_a_stage_needs_what_is_named_before_it(tmp_path):
@@ -157,3 +171,61 @@ def test_everything_takes_a_working_day_at_most():
     """On two cores, by the minutes that its stages took."""
     stages = load_recipe_as(ReproduceRecipe, Path(__file__).parents[2] / "recipes" / "nano" / "reproduce.toml").stage
     assert minutes_in_all(stages, needs_of(stages), processors=2) <= 8 * 60
+
+
+ENDLESS = """
+import sys
+from pathlib import Path
+from pixelis.stages import StageTable, run_stages
+folder = Path(sys.argv[1])
+command = ("data", "make", "dev", str(folder / "one"), "--items", "3000")
+run_stages([StageTable(name="one", command=command, makes="x", minutes=1)], folder / "log")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_no_stage_outlives_the_run_that_wanted_it(tmp_path, number):
+    with subprocess.Popen([sys.executable, "-c", ENDLESS, str(tmp_path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+        until = time.monotonic() + 60
+        while not (tmp_path / "one").exists() and time.monotonic() < until:
+            time.sleep(0.1)
+        os.kill(run.pid, number)
+        assert run.wait(timeout=30) != 0
+    until = time.monotonic() + 30
+    while working_on(tmp_path / "one") and time.monotonic() < until:
+        time.sleep(0.1)
+    assert (tmp_path / "one").exists() and not working_on(tmp_path / "one")
+
+
+def test_what_stands_on_a_stage_that_is_made_again_is_named(tmp_path):
+    reproduce(recipe(tmp_path), say=lambda _: None)
+    (tmp_path / "split" / "items.jsonl").unlink()
+    with pytest.raises(DataError, match=r"stage sheet: .*sheet\.png is there, but split, which it stands on, is not"):
+        reproduce(recipe(tmp_path), say=lambda _: None)
+
+
+def test_no_stage_stands_on_a_half(tmp_path):
+    record = reproduce(recipe(tmp_path), only=("split",), say=lambda _: None)
+    known = json.loads(record.read_text())
+    known["split"]["seconds"] = None
+    record.write_text(json.dumps(known))
+    with pytest.raises(DataError, match="stage sheet stands on split, which is not finished"):
+        reproduce(recipe(tmp_path), only=("sheet",))
+
+
+def test_a_stage_that_cannot_begin_and_two_of_one_name_are_named(tmp_path):
+    (tmp_path / "split.log").mkdir()
+    first = recipe(tmp_path).stage[0]
+    with pytest.raises(DataError, match=r"stage split cannot begin: .*split\.log"):
+        run_stages((first,), tmp_path, say=lambda _: None)
+    with pytest.raises(ConfigError, match="two stages have one name: split"):
+        run_stages((first, first), tmp_path)
+
+
+def test_what_ended_well_beside_a_failure_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("pixelis.stages.POLL_S", 20.0)  # both have ended when they are looked at
+    bad = two_beside(tmp_path, ("data", "show", str(tmp_path / "nowhere")))[1]
+    good = two_beside(tmp_path, ("doctor",))[0]
+    with pytest.raises(DataError, match="stage two failed"):
+        run_stages((bad, good), tmp_path / "log", say=lambda _: None, processors=2)
+    assert json.loads((tmp_path / "log" / "reproduce.json").read_text())["one"]["seconds"] > 0

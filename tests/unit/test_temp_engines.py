@@ -177,6 +177,8 @@ def test_a_box_follows_a_camera_that_shakes_and_none_that_stands_or_travels():
         ((-5, 0), (40, 10, 52, 50), False),  # in the middle
         ((-5, 0), (40, 0, 60, 10), False),  # at a border over which nothing comes
         ((0, 4), (40, 0, 60, 10), True),
+        ((-35, 0), (40, 10, 52, 50), False),  # in the middle, however fast
+        ((-35, 0), (10, 10, 100, 50), True),  # 90 deep of a picture that is new altogether
         (None, (88, 10, 100, 50), False),  # a camera that stands still brings nothing
     ],
 )

@@ -27,6 +27,7 @@ from pixelis.policy.prompt import Prompting
 from pixelis.policy.vlm import VlmPolicy
 from pixelis.policy.vlm_load import load_checkpoint
 from pixelis.policy.vlm_make import make_checkpoint
+from pixelis.retrieval.audit import AUDIT_FILE
 from pixelis.retrieval.index import IndexSettings
 from pixelis.retrieval.keys import KeySpec
 from pixelis.retrieval.memory import Memory, open_memory, read_memory
@@ -48,7 +49,7 @@ from pixelis.train.vocabulary import make_vocabulary
 from pixelis.ttrl import learn as update
 from pixelis.ttrl.adapt import run_adapt
 from pixelis.ttrl.decide import Decision, DecisionSettings, credit
-from pixelis.ttrl.excluded import MEMORY_AUDIT_FILE, Excluded, audited, blocklist_of, fingerprint_of
+from pixelis.ttrl.excluded import Excluded, audited, blocklist_of, fingerprint_of
 from pixelis.ttrl.fit import canaries, check_decisions, fit, read_calibration, read_records
 from pixelis.ttrl.lift import LEAST_HEADROOM, Light, after_query, lifts
 from pixelis.ttrl.losses import entropy_loss, token_shares, ttrl_loss
@@ -366,7 +367,7 @@ def test_the_last_layers_alone_may_learn(born, tmp_path):
 def test_evaluation_media_never_reach_the_memory(born, whole, tmp_path, monkeypatch):
     blocked = blocklist_of([Excluded("dev", 1, first=0)])  # families in turn: another item than the stream's
     out = run(born, tmp_path / "other", blocklist=blocked)
-    found = json.loads((out / MEMORY_AUDIT_FILE).read_text())
+    found = json.loads((out / AUDIT_FILE).read_text())
     assert (found["num_items"], found["num_blocked"], found["num_probes"], found["hits"]) == (3, 1, 1, []) and 0.9 < found["high"] < 1
     assert is_equal(out, whole)
     with STREAM.open(1) as query:
@@ -376,12 +377,12 @@ def test_evaluation_media_never_reach_the_memory(born, whole, tmp_path, monkeypa
     out = run(born, tmp_path / "own", blocklist=blocked)  # the item that the state kept is offered again, with what it looks like
     with read_memory(out / "memory") as memory:
         assert [entry.id.split(":")[0] for entry in memory.entries()] == ["0", "2"]
-    assert json.loads((out / MEMORY_AUDIT_FILE).read_text())["hits"] == []
+    assert json.loads((out / AUDIT_FILE).read_text())["hits"] == []
     planted = run(born, tmp_path / "planted")
     with read_memory(planted / "memory") as memory:
         report = audited(memory, blocked, planted)
     assert [hit.position for hit in report.hits] == [1]
-    assert json.loads((planted / MEMORY_AUDIT_FILE).read_text())["hits"][0]["blocked_id"] == "exam"
+    assert json.loads((planted / AUDIT_FILE).read_text())["hits"][0]["blocked_id"] == "exam"
     monkeypatch.setattr("pixelis.ttrl.adapt.audited", lambda memory, blocklist, folder: report)
     with pytest.raises(DataError, match="1 remembered media are or resemble evaluation media"):
         run(born, tmp_path / "late", blocklist=blocked)

@@ -19,6 +19,8 @@ from pixelis.retrieval.keys import make_keys
 from pixelis.retrieval.memory import NUM_NEIGHBOURS, Memory
 from pixelis.retrieval.whitelist import Blocked, Blocklist, whole_frame_hashes
 
+AUDIT_FILE = "memory_audit.json"
+"""Where `pixelis adapt` leaves its report."""
 NUM_PROBES = 10_000
 NEAR_KEY = 0.95
 """Pixel cosine from which a neighbour is a suspect: different media may show the same thing."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 
-LOOK_EVERY_S = 1.0
+from pixelis.core.child import keep_to, leave_with
 
 
 @contextmanager
@@ -30,14 +28,5 @@ def workers(count: int) -> Iterator[Executor]:
 
 def _settle(parent: int) -> None:
     """In a new worker: share the machine by process, not by thread, and outlive nobody."""
-    import cv2
-
-    cv2.setNumThreads(1)
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
-
-
-def _leave_with(parent: int) -> None:
-    """A killed parent leaves its workers at a queue that nobody reads, working on what nobody waits for."""
-    while os.getppid() == parent:
-        time.sleep(LOOK_EVERY_S)
-    os._exit(1)
+    keep_to(1)
+    leave_with(parent)

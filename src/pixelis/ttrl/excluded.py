@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 from pixelis.core.media import Medium, open_medium
@@ -15,11 +16,11 @@ from pixelis.core.store import Run, open_run, write_whole
 from pixelis.data.dedup import WORLD, Fingerprint, MediaRecord, fingerprint, frames_of
 from pixelis.data.world.items import FAMILIES, make_item, render
 from pixelis.data.world.shifts import parse_shift
-from pixelis.retrieval.audit import AuditReport, Probe, inspect
+from pixelis.retrieval.audit import AUDIT_FILE, AuditReport, Probe, inspect
 from pixelis.retrieval.memory import Memory
 from pixelis.retrieval.whitelist import Blocked, Blocklist
 
-MEMORY_AUDIT_FILE, TRAJECTORIES_FOLDER = "memory_audit.json", "rollouts"
+TRAJECTORIES_FOLDER = "rollouts"
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,10 @@ def audited(memory: Memory, blocklist: Blocklist, folder: Path) -> AuditReport:
         DataError: such a medium is missing or has changed.
     """
     run = open_run(folder / TRAJECTORIES_FOLDER)
+    look = cache(lambda medium: stored_fingerprint(run, medium))
     probes = [Probe(blocked) for blocked in blocklist.media]
-    report = inspect(memory, blocklist, probes, fingerprint_of=lambda entry: stored_fingerprint(run, entry.medium))
-    write_whole(folder / MEMORY_AUDIT_FILE, (json.dumps(asdict(report), indent=1) + "\n").encode())
+    report = inspect(memory, blocklist, probes, fingerprint_of=lambda entry: look(entry.medium))
+    write_whole(folder / AUDIT_FILE, (json.dumps(asdict(report), indent=1) + "\n").encode())
     return report
 
 

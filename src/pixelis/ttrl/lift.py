@@ -87,8 +87,13 @@ def after_query(light: Light, trials: Sequence[tuple[float, float]]) -> Light:
     return replace(light, lift=float(_CANDIDATES_G[best])) if surely_G[best] > 0 else light
 
 
-def evidence(light: Light) -> float:
-    """By how many standard errors another lift is better than the present one, at most; the lift moves once that is over `CAUTION`."""
+def evidence(light: Light) -> float | None:
+    """By how many standard errors another lift is better than the present one, at most; None while nothing is known.
+
+    The lift moves once that is over `CAUTION`, and what is told then is against the new one.
+    """
+    if light.square <= 0 or light.num <= 0:
+        return None
     gain_G, error_G = curve(light, _CANDIDATES_G)
     others_G = np.abs(_CANDIDATES_G - light.lift) > 1e-9
     return float(np.max(gain_G[others_G] / error_G[others_G]))

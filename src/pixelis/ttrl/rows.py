@@ -69,7 +69,7 @@ def learnt_row(done: Done, tally: Tally, waited_s: float) -> dict[str, Any]:
         **done.job.row,
         "beta": done.corridor.beta,
         "lift": None if light is None else light.lift,
-        "lift_evidence": None if light is None else round(evidence(light), 3),
+        "lift_evidence": None if light is None or (sure := evidence(light)) is None else round(sure, 3),
         "num_rolled_back": tally.rolled_back,
         "seconds": {name: round(value, 4) for name, value in seconds.items()},
     }

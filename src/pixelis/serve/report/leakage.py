@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pixelis.eval.report import number_text
+from pixelis.retrieval.audit import AUDIT_FILE
 from pixelis.serve.report.journals import Journal
 from pixelis.serve.report.table import Table, cells
-
-AUDIT_FILE = "memory_audit.json"
-"""What `pixelis adapt` leaves of its audit; `pixelis.ttrl.excluded` writes it, and needs torch."""
 
 
 def leakage_tables(journals: Sequence[Journal]) -> list[Table]:
@@ -22,7 +20,7 @@ def leakage_tables(journals: Sequence[Journal]) -> list[Table]:
     rows = tuple(cells(stream.name, *(_found(stream.audit) if stream.audit else ("not audited", *["-"] * 4))) for stream in streams)
     note = "After a stream, its whole memory is compared with the media that its recipe excludes: every SHA-256, then all frames by hash, "
     note += "and what is near by hash in full (SSIM). Share: of the excluded media, at most (Clopper-Pearson 95 %)."
-    head = ("run", "media in memory", "excluded media", "near by hash, and another", "found", "share")
+    head = ("run", "media in memory", "excluded media", "near by hash, not the same", "found", "share")
     of = tuple(stream.name for stream in streams)
     return [Table(key="leakage", title="Leakage", head=head, rows=rows, note=note, source=AUDIT_FILE, of=of)]
 

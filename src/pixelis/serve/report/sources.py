@@ -32,9 +32,9 @@ from pixelis.eval.robustness import CLEAN
 from pixelis.eval.robustness_run import GRID_FILE, ROBUSTNESS, Robustness, read_robustness
 from pixelis.eval.scores import SCORES_FILE, ItemScore, score_trajectory
 from pixelis.eval.selective_run import BINS_FILE, CURVE_FILE
+from pixelis.retrieval.audit import AUDIT_FILE
 from pixelis.serve.report.benches import BenchRun, read_bench
 from pixelis.serve.report.journals import Journal, read_journal
-from pixelis.serve.report.leakage import AUDIT_FILE
 
 JOURNAL_FILES = ("metrics.jsonl", "primer.jsonl", "sight.jsonl", CURVE_FILE, BINS_FILE)
 """Names under which a run leaves its journal, and `pixelis eval selective` its curves."""
@@ -143,7 +143,13 @@ def read_sources(paths: Sequence[Path], *, examples: int, progress: Progress = l
         of = {"path": shown[number], "commands": read_commands(folder)}
         own = shown[number] if path.is_dir() else _shown(folder, folder.name) if info else ""
         if found:
-            whence = {"name": name, "info": info, "folder": own, "commands": of["commands"], "audit": _found_in(folder / AUDIT_FILE)}
+            whence = {
+                "name": name,
+                "info": info,
+                "folder": own,
+                "commands": of["commands"],
+                "audit": _found_in(folder / AUDIT_FILE, "pixelis adapt --check"),
+            }
             journals += [read_journal(file, **whence) for file in found]
         kind = info.get("evaluation") if path.is_dir() else None
         if kind == EVALUATION:
@@ -256,11 +262,11 @@ def _process(folder: Path, digest: str) -> Mapping[str, Any] | None:
     Raises:
         DataError: the file is damaged.
     """
-    found = _found_in(folder / PROCESS_FILE)
+    found = _found_in(folder / PROCESS_FILE, "pixelis eval process")
     return found if found is not None and found.get("trajectories", digest) == digest else None
 
 
-def _found_in(path: Path) -> Mapping[str, Any] | None:
+def _found_in(path: Path, command: str) -> Mapping[str, Any] | None:
     """What a command left in a run; None where it left nothing.
 
     Raises:
@@ -271,9 +277,9 @@ def _found_in(path: Path) -> Mapping[str, Any] | None:
     try:
         found = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON: {error}; make it again") from None
+        raise DataError(f"{path} is not JSON: {error}; make it again: {command}") from None
     if not isinstance(found, dict):
-        raise DataError(f"{path} holds {type(found).__name__}, not a table; make it again")
+        raise DataError(f"{path} holds {type(found).__name__}, not what {command} leaves; make it again")
     return found
 
 

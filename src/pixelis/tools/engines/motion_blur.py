@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import cv2
 import numpy as np
@@ -136,7 +136,7 @@ def _left_over(image_HWC: np.ndarray, box: tuple[int, int, int, int], blur: Moti
     return float(np.sqrt(np.mean((again - seen) ** 2) / (np.mean(fine**2) + 1e-9)))
 
 
-@cache
+@lru_cache(maxsize=8)
 def _window(height: int, width: int) -> np.ndarray:
     """1 in the middle of a tile and 0 along its edges."""
     return np.hanning(height).astype(np.float32)[:, None] * np.hanning(width).astype(np.float32)

@@ -166,7 +166,7 @@ def resized(image: np.ndarray, scale: float) -> np.ndarray:
     step = int(1 / scale)
     rows, columns = (max(1, side // step) for side in image.shape[:2])
     squares = image[: rows * step, : columns * step]
-    if step in (3, 5):  # as below to the bit, but a third of its time
+    if step in (3, 5) and min(rows, columns) > 0 and min(image.shape[:2]) >= step:  # as below to the bit, in a third of its time
         means = cv2.boxFilter(squares, -1, (step, step), anchor=(0, 0))
         squares = cv2.resize(means, (columns, rows), interpolation=cv2.INTER_NEAREST)
     elif step > 1:

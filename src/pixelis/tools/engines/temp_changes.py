@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -228,8 +229,8 @@ def crosses_border(clip: Clip, change: Change) -> bool:
     middle = np.array([(x0 + x1) / 2, (y0 + y1) / 2, 1.0])
     reach = NEARER * np.abs(step @ middle - middle[:2]) + BORDER_PX
 
-    def depth(low: int, high: int, size: int) -> int:
-        return min(high if low <= BORDER_PX else size, size - low if high >= size - BORDER_PX else size)
+    def depth(low: int, high: int, size: int) -> float:
+        return min(high if low <= BORDER_PX else math.inf, size - low if high >= size - BORDER_PX else math.inf)
 
     return bool(depth(x0, x1, width) <= reach[0] or depth(y0, y1, height) <= reach[1])
 
