@@ -174,9 +174,11 @@ def test_everything_takes_a_working_day_at_most():
 
 
 ENDLESS = """
+import signal
 import sys
 from pathlib import Path
 from pixelis.stages import StageTable, run_stages
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background it is ignored
 folder = Path(sys.argv[1])
 command = ("data", "make", "dev", str(folder / "one"), "--items", "3000")
 run_stages([StageTable(name="one", command=command, makes="x", minutes=1)], folder / "log")
@@ -190,7 +192,10 @@ def test_no_stage_outlives_the_run_that_wanted_it(tmp_path, number):
         while not (tmp_path / "one").exists() and time.monotonic() < until:
             time.sleep(0.1)
         os.kill(run.pid, number)
-        assert run.wait(timeout=30) != 0
+        try:
+            assert run.wait(timeout=30) != 0
+        finally:
+            run.kill()
     until = time.monotonic() + 30
     while working_on(tmp_path / "one") and time.monotonic() < until:
         time.sleep(0.1)
