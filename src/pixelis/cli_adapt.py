@@ -67,16 +67,16 @@ def adapt(
 
 
 def _is_sound(folder: Path, wanted: AdaptRecipe) -> bool:
-    """Whether every decision comes out again, and the memory holds nothing that the recipe excludes."""
+    """Whether every decision comes out again, and the memory holds nothing that the recipe or the run itself excludes."""
     from pixelis.retrieval.audit import report_text
     from pixelis.retrieval.memory import read_memory
     from pixelis.ttrl.adapt import MEMORY_FOLDER
-    from pixelis.ttrl.excluded import audited, blocklist_of
+    from pixelis.ttrl.excluded import audited, blocklist_of, excluded_by
     from pixelis.ttrl.fit import check_decisions
 
     num, different = check_decisions(folder)
     out.print(f"{num} decisions made again: {len(different)} differ {' '.join(different[:5])}".rstrip())
-    blocklist = blocklist_of(_excluded(wanted))
+    blocklist = blocklist_of(list(dict.fromkeys([*excluded_by(folder), *_excluded(wanted)])))
     if blocklist is None:
         return not different
     with read_memory(folder / MEMORY_FOLDER) as memory:

@@ -76,7 +76,7 @@ def cota(
     if not 0 < share <= 1:
         raise ConfigError(f"--share must be in (0, 1]; got {share}")
     shares = {f: Share(max(1, round(s.media * share)), s.questions) for f, s in wanted.cota.shares.items()}
-    policy, habits = wanted.cota.teacher, {name: value for name in ("lost", "terse") if (value := getattr(wanted.cota, name))}
+    policy, habits = wanted.cota.teacher, {name: value for name in ("lost", "terse", "careful") if (value := getattr(wanted.cota, name))}
     name = f"{policy.name} {policy.model}" if policy else " ".join((f"teacher {VERSION}", *(f"{k} {v}" for k, v in habits.items())))
     plan = Plan(split or wanted.cota.split, wanted.seed, shares, wanted.cota.shard_media, name.strip())
     folder = out or Path(wanted.cota.out)

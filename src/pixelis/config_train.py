@@ -33,6 +33,8 @@ class CotaTable(Table):
     """How often the programmatic teacher's searches come to nothing, so that it gives up; see `rollout.teacher.hand.Habits`."""
     terse: float = Field(default=0.0, ge=0, le=1)
     """How often it leaves checks out; see there."""
+    careful: float = Field(default=0.0, ge=0, le=1)
+    """How often it looks closely before it measures or reads; see there."""
     teacher: PolicySettings | None = None
     """A policy that answers instead of the programmatic teacher, such as an endpoint; it is not told the truth."""
 

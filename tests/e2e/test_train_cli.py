@@ -7,15 +7,19 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
+from safetensors.torch import load_file
 from tests.e2e.inprocess import pixelis
 
 from pixelis.core.command import read_commands
+from pixelis.core.errors import DataError
 from pixelis.data.cota.load import read_traces
 from pixelis.policy.vlm_load import load_checkpoint
+from pixelis.retrieval.audit import AUDIT_FILE
 from pixelis.testing.tiny_vlm import make_checkpoint
+from pixelis.train.kept import Kept
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -115,14 +119,18 @@ def test_the_papers_third_phase_on_a_tiny_model(papers_sft, tmp_path):
         assert old in text
         text = text.replace(old, new)
     recipe = tmp_path / "ttrl.toml"
-    recipe.write_text(text)
+    plain = recipe.with_name("plain.toml")
+    plain.write_text(text)
+    recipe.write_text(f'{text}\n[[excluded]]\nsplit = "dev"\nitems = 1\n')
     out = tmp_path / "ttrl"
     done = pixelis("adapt", recipe, "--checkpoint", tiny, "--out", out, "--json")
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     # The policy begins as its own average, and a vote without answers teaches nothing: only the KL acts, and it is 0.
     assert [row["query"] for row in rows] == [0, 1] and all(row["kl"] < 1e-6 and row["masked"] for row in rows)
     assert load_checkpoint(tiny, adapter=out / "policy" / "policy")
-    assert "2 decisions made again: 0 differ" in pixelis("adapt", recipe, "--out", out, "--check").stdout
+    (out / AUDIT_FILE).unlink()
+    assert "2 decisions made again: 0 differ" in pixelis("adapt", plain, "--out", out, "--check").stdout
+    assert json.loads((out / AUDIT_FILE).read_text())["num_blocked"] == 1  # what the run excluded, though that recipe says nothing of it
     (noted,) = read_commands(out)
     assert noted.words == ("pixelis", "adapt", "PATH/ttrl.toml", "--checkpoint", "PATH/tiny", "--out", "PATH/ttrl", "--json")
     assert noted.checkpoint == "PATH/tiny" and list(noted.recipes) == ["PATH/ttrl.toml"] and "torch" in noted.versions
@@ -147,6 +155,7 @@ def test_the_recipes_are_read(path):
 
     kind = {
         "cota": config_train.CotaRecipe, "cota_lost": config_train.CotaRecipe, "cota_terse": config_train.CotaRecipe,
+        "cota_careful": config_train.CotaRecipe, "sft_careful": config_train.SftRecipe, "rft_careful": config_train.RftRecipe,
         "sft_lost": config_train.SftRecipe, "sft_terse": config_train.SftRecipe,
         "sight": config_train.SightRecipe, "primer": config_train.PrimerRecipe,
         "sft": config_train.SftRecipe, "sft_all": config_train.SftRecipe, "rft": config_train.RftRecipe, "ttrl": config_ttrl.AdaptRecipe,
@@ -177,6 +186,26 @@ def pointing(tmp_path_factory):
     pixelis("train", "primer", primer)
     assert not load_checkpoint(folder / "primer").prompting.has_schemas
     return folder
+
+
+def test_a_primer_that_was_cut_short_goes_on_to_the_same_weights(pointing, tmp_path, monkeypatch):
+    keep = Kept.keep
+
+    def keep_and_stop(self, step, recent=None):
+        self.every_s = 0.0
+        keep(self, step, recent)
+        if step == 2:
+            raise DataError("stopped here")
+
+    with monkeypatch.context() as context:
+        context.setattr(Kept, "keep", keep_and_stop)
+        assert "stopped here" in pixelis("train", "primer", pointing / "primer.toml", "--out", tmp_path / "cut", ok=False).stderr
+    assert (tmp_path / "cut" / "state.pt").is_file() and not (tmp_path / "cut" / "model.safetensors").exists()
+    pixelis("train", "primer", pointing / "primer.toml", "--out", tmp_path / "cut")
+    whole, resumed = (load_file(folder / "model.safetensors") for folder in (pointing / "primer", tmp_path / "cut"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    rows = [[json.loads(line) for line in (folder / "primer.jsonl").open()] for folder in (pointing / "primer", tmp_path / "cut")]
+    assert [row | {"seconds": 0} for row in rows[0]] == [row | {"seconds": 0} for row in rows[1]]
 
 
 @pytest.fixture(scope="module")

@@ -134,10 +134,10 @@ def test_every_answer_without_a_picture_is_true():
                 spans = json.loads(question[: question.index("} Which") + 1])["spans"]
                 numbers = [(int(s["text"]), s["bbox_2d"]) for s in spans if s["text"].isdigit()]
                 value, box = (max if "most" in question else min)(numbers)
-                assert answer.endswith(f"is {value} {box}.") and answer.startswith(" ".join(str(n) for n, _ in numbers))
+                assert answer.endswith(f": {value} {box}.") and answer.startswith(" ".join(str(n) for n, _ in numbers))
             elif question.startswith("Which is the"):
                 values = [int(v) for v in re.findall(r"\d+", question)]
-                assert answer.endswith(f"is {max(values) if 'most' in question else min(values)}.")
+                assert answer.endswith(f": {max(values) if 'most' in question else min(values)}.")
             elif question.startswith("Found"):
                 found, asked = re.findall(r"left|right|above|below", question)
                 assert answer.endswith("yes." if found == asked else "no.")

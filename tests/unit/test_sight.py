@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+from safetensors.torch import load_file
 
-from pixelis.core.errors import DataError
+from pixelis.core.errors import ConfigError, DataError
 from pixelis.data.world.glances import COLOUR_NAMES, KIND_NAMES, Glances, Sight
 from pixelis.policy.prompt import Prompting
 from pixelis.policy.vlm_load import load_checkpoint
 from pixelis.policy.vlm_make import make_checkpoint
 from pixelis.policy.vlm_vision import Vision
 from pixelis.train.clear import ClearSettings, holds_things, train_clear
+from pixelis.train.kept import Kept
 from pixelis.train.settling import name_what_is_seen, settle
 from pixelis.train.sight import (
     Outputs,
@@ -222,6 +225,51 @@ def test_a_few_steps_teach_something(folder, tmp_path):
     assert first["loss"] > 0 and len(lines) == len(seen)
 
 
+class Killed(Exception):
+    pass
+
+
+def killed_at(step: int, monkeypatch) -> None:
+    """From now on a run saves its state after every step, and dies behind step `step`."""
+    keep = Kept.keep
+
+    def keep_and_die(self, at, recent=None):
+        self.every_s = 0.0
+        keep(self, at, recent)
+        if at == step:
+            raise Killed
+
+    monkeypatch.setattr(Kept, "keep", keep_and_die)
+
+
+def test_sight_that_was_cut_short_goes_on_to_the_same_weights(folder, tmp_path, monkeypatch):
+    glances = [Glances(1).make(k) for k in range(24)]
+    views = [View(view_of(g.image_HWC, FIXED, is_frame=g.is_frame), g.things) for g in glances]
+    settings = SightSettings(steps=8, batch_patches=400)
+
+    def run(name, settings=settings):
+        return train_sight(folder, views, views[:8], tmp_path / name, settings)
+
+    whole = load_file(run("whole") / "model.safetensors")
+    with monkeypatch.context() as context, pytest.raises(Killed):
+        killed_at(5, context)
+        run("cut")
+    with pytest.raises(ConfigError, match="another start"):
+        run("cut", replace(settings, rate=1e-3))
+    resumed = load_file(run("cut", replace(settings, minutes=1e3)) / "model.safetensors")
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    rows = [[json.loads(line) for line in (tmp_path / name / "sight.jsonl").read_text().splitlines()] for name in ("whole", "cut")]
+    assert [[row["step"] for row in each] for each in rows] == [[0, 8], [0, 8]] and rows[0][1]["dev_recall"] == rows[1][1]["dev_recall"]
+    assert not list((tmp_path / "cut").glob("state.*"))
+    with monkeypatch.context() as context, pytest.raises(Killed):
+        killed_at(2, context)
+        run("hurt")
+    state = tmp_path / "hurt" / "state.pt"
+    state.write_bytes(state.read_bytes()[:-100])
+    with pytest.raises(DataError, match="cannot be read"):
+        run("hurt")
+
+
 def test_the_same_scenes_over_clutter():
     plain, cluttered = Glances(3), Glances(3, is_cluttered=True)
     for number in range(12):
@@ -237,7 +285,7 @@ def test_what_holds_a_thing_by_hand():
     assert holds_things(view).tolist() == [False, True, True, False, False, False, False, False]
 
 
-def test_sight_becomes_clear(folder, tmp_path):
+def test_sight_becomes_clear(folder, tmp_path, monkeypatch):
     """Over clutter tokens come nearer to the plain ones; the language model is left alone, and another tower's bytes follow from a seed."""
     prompting = Prompting(image_size=(96, 96), frame_size=(96, 96))
     prompting.save(folder)
@@ -255,6 +303,11 @@ def test_sight_becomes_clear(folder, tmp_path):
         for name in ("one", "again")
     )
     assert all(torch.equal(one[name], again[name]) for name in one) and any(not torch.equal(one[name], before[name]) for name in one)
+    with monkeypatch.context() as context, pytest.raises(Killed):
+        killed_at(3, context)
+        train_clear(folder, *views, tmp_path / "cut", replace(settings, steps=6), num_dev=32)
+    resumed = load_checkpoint(train_clear(folder, *views, tmp_path / "cut", replace(settings, steps=6), num_dev=32)).base.state_dict()
+    assert all(torch.equal(one[name], resumed[name]) for name in one)
     with pytest.raises(DataError, match="not of the same scenes"):
         train_clear(folder, views[0], views[1][::-1], tmp_path / "no", num_dev=32)
     with pytest.raises(DataError, match="make more views"):

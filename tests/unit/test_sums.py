@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelis.rollout.teacher.sums import add_aloud, choose_aloud, compare_aloud, subtract_aloud
+from pixelis.rollout.teacher.sums import add_aloud, best_aloud, choose_aloud, compare_aloud, subtract_aloud
 
 
 def test_by_hand():
@@ -49,6 +49,26 @@ def test_comparisons_by_hand():
         "pink dot",
     )
     assert choose_aloud([red, ("0.30", "twin")], wants_large=False)[1] == "red ring"  # equal: the first
+
+
+def test_the_most_and_least_of_several_by_hand():
+    said = "177 173 191. {} wins. 177, 173: 1:1=, 7:7=, 7:3>: more 177, less 173."
+    assert best_aloud([177, 173, 191], "most") == said.format("More") + " 177, 191: 1:1=, 7:9<: less 177, more 191. The most: 191"
+    assert best_aloud([177, 173, 191], "least") == said.format("Less") + " 173, 191: 1:1=, 7:9<: less 173, more 191. The least: 173"
+    assert best_aloud([83, 181], "least") == "83 181. Less wins. 83, 181: 0:1<: less 83, more 181. The least: 83"
+    assert best_aloud([7, 7], "most") == "7 7. More wins. 7, 7: 7:7=: more 7, same 7. The most: 7"
+    assert best_aloud([40], "most") == "40. More wins. The most: 40"
+
+
+@given(st.lists(st.integers(0, 999), min_size=1, max_size=7), st.sampled_from(["most", "least"]))
+def test_every_number_is_held_against_the_best_before_it(numbers: list[int], word: str):
+    best = max if word == "most" else min
+    said = best_aloud(numbers, word)
+    pairs = [(int(a), int(b)) for a, b in re.findall(r"(\d+), (\d+):", said)]
+    assert pairs == [(best(numbers[:k]), numbers[k]) for k in range(1, len(numbers))]
+    for a, b, sign in re.findall(r"(\d):(\d)([<>=])", said):
+        assert sign == ("<" if a < b else ">" if a > b else "=")
+    assert said.endswith(f"The {word}: {best(numbers)}")
 
 
 NUMBERS = st.one_of(st.integers(0, 9_999).map(str), st.decimals(0, 400, places=1).map(str), st.decimals(0, 1, places=5).map(str))

@@ -18,7 +18,7 @@ from pixelis.data.world.score import score_answer
 from pixelis.policy.base import PolicyError, Task
 from pixelis.rollout.collect import LIMITS
 from pixelis.rollout.run import Runner
-from pixelis.rollout.teacher.hand import GRID, Habits, Hand, seen_on
+from pixelis.rollout.teacher.hand import GRID, MAX_LOOKS, Habits, Hand, seen_on
 from pixelis.rollout.teacher.policy import PLANS, TeacherPolicy
 from pixelis.rollout.teacher.search import trust
 from pixelis.tools.settings import ToolSettings
@@ -159,6 +159,42 @@ def test_a_terse_trace_leaves_checks_out_and_is_as_right(runner):
             terse += len(trajectory.steps)
             right += score_answer(item, trajectory.answer or "")
         assert terse < plain and right >= len(indices) - 1, (family, plain, terse, right)
+
+
+def test_a_careful_trace_looks_before_it_measures_and_points_by_that_look(runner):
+    """Looks come straight before a call by `ref` to them, at most six a trace; without them it is the plain trace."""
+    ops, looked, right = Counter(), 0, 0
+    for family in ("relation", "read_sign", "chart", "size_compare"):
+        for index in range(4_000, 4_004):
+            item = make_item("train", index, family=family)
+            teacher = runner(replace(CAREFUL, careful=1.0))
+            trajectory = teach(teacher, item)
+            looks = [k for k, step in enumerate(trajectory.steps) if "First " in step.thought]
+            assert teacher.policy.hands[item.id].num_looks == len(looks) <= MAX_LOOKS
+            looked += len(looks)
+            for k in looks:
+                look, then = trajectory.steps[k], trajectory.steps[k + 1]
+                assert look.result.is_ok and set(look.call.arguments) == {"bbox_2d"} and then.thought.startswith("Now ")
+                assert then.call.arguments["ref"] == k + 1 and "bbox_2d" not in then.call.arguments
+                ops[look.call.op, then.call.op] += 1
+            right += score_answer(item, trajectory.answer or "")
+            plain = teach(runner(CAREFUL), item)
+            assert [s.call.op for k, s in enumerate(trajectory.steps) if k not in looks] == [s.call.op for s in plain.steps]
+    assert right >= 15 and looked > 25
+    assert set(ops) == {("ZOOM", "PROP"), ("SEG", "PROP"), ("ZOOM", "OCR"), ("ZOOM", "SEG")}, ops
+    hand = Hand(item, Rng("t", 0), Habits(terse=1.0, careful=1.0))
+    assert hand.is_terse and not hand.is_careful
+
+
+def test_of_three_things_it_says_which_are_left(runner):
+    items = (make_item("train", 4_000 + k, family="size_compare") for k in range(60))
+    item = next(i for i in items if len(i.mentions) == 3 and not i.absent)
+    trajectory = teach(runner(CAREFUL), item)
+    thoughts = [step.thought for step in trajectory.steps]
+    names = sorted((name for name, _ in item.mentions), key=item.question.find)
+    assert thoughts[0].startswith(f"Left: {', '.join(names)}. How large is the {names[0]}?")
+    assert sum(f"Left: {names[2]}. How large is the {names[2]}?" in t for t in thoughts) == 1
+    assert "Left: none. " in trajectory.final_text and score_answer(item, trajectory.answer) == 1.0
 
 
 def test_eyes_are_trusted_only_where_they_can_tell():

@@ -91,12 +91,12 @@ class Plan:
 MakeTeacher = Callable[[], Policy]
 
 
-def programmatic_teacher(lost: float = 0.0, terse: float = 0.0) -> Policy:
-    """Args: lost, terse: see `rollout.teacher.hand.Habits`."""
+def programmatic_teacher(lost: float = 0.0, terse: float = 0.0, careful: float = 0.0) -> Policy:
+    """Args: lost, terse, careful: see `rollout.teacher.hand.Habits`."""
     from pixelis.rollout.teacher.hand import Habits
     from pixelis.rollout.teacher.policy import TeacherPolicy
 
-    return TeacherPolicy(Habits(lost=lost, terse=terse))
+    return TeacherPolicy(Habits(lost=lost, terse=terse, careful=careful))
 
 
 def collect(

@@ -7,8 +7,8 @@ can stay as it is. Letters: V visual tokens, D their size.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,10 @@ import torch.nn.functional as F
 
 from pixelis.core.command import note_command
 from pixelis.core.errors import DataError
+from pixelis.core.store import alone
 from pixelis.policy.vlm_load import load_checkpoint
+from pixelis.train.journal import reopened
+from pixelis.train.kept import Kept, part
 from pixelis.train.optim import make_optimizer, set_rate, share_done
 from pixelis.train.sight import fold_time, tokens_of
 from pixelis.train.start import save_whole
@@ -58,9 +61,11 @@ def train_clear(
 
     Args:
         plain, cluttered: the same scenes in the same order; the first `num_dev` are kept for measuring.
+        out: a run that was cut short goes on there.
 
     Raises:
-        DataError: they are not the same scenes, or too few.
+        ConfigError: another run was cut short in `out`.
+        DataError: they are not the same scenes, or too few; another process is at work in `out`.
     """
     _check(plain, cluttered, num_dev)
     torch.manual_seed(settings.seed)
@@ -70,16 +75,19 @@ def train_clear(
     targets_VD, is_thing_V = _tokens(visual, plain), [torch.from_numpy(holds_things(view)) for view in plain]
     visual.requires_grad_(True)
     optimizer = make_optimizer([("visual", visual)], rate=settings.rate, matrix_rate=settings.matrix_rate)
-    rng, started = np.random.default_rng(settings.seed), time.monotonic()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     note_command(out)
-    order: list[int] = []
-    with (out / "sight.jsonl").open("a") as lines:
-        for step in range(settings.steps + 1):
-            share = share_done(step, settings.steps, time.monotonic() - started, settings.minutes)
+    parts = {"visual": part(visual), "optimizer": part(optimizer)}
+    with alone(out), ExitStack() as stack:
+        kept = Kept(out, settings, [loaded.version, len(plain), num_dev], parts)
+        lines = stack.enter_context(reopened(out / "sight.jsonl", lambda row: row["step"] < kept.step))
+        for step, shown in enumerate(_batches(len(plain), num_dev, settings)):
+            if step < kept.step:
+                continue
+            share = share_done(step, settings.steps, kept.seconds, settings.minutes)
             if share >= 1 or step % 150 == 0:
-                facts = {"step": step, "seconds": round(time.monotonic() - started)}
+                facts = {"step": step, "seconds": round(kept.seconds)}
                 for name, views in (("plain", plain), ("clutter", cluttered)):
                     found_VD = torch.cat(_tokens(visual, views[:num_dev]))
                     facts |= _errors(name, found_VD, torch.cat(targets_VD[:num_dev]), torch.cat(is_thing_V[:num_dev]))
@@ -89,21 +97,31 @@ def train_clear(
             if share >= 1:
                 break
             set_rate(optimizer, share)
-            if len(order) < settings.batch:
-                order = [num_dev + int(k) for k in rng.permutation(len(plain) - num_dev)]
-            chosen, order = order[: settings.batch], order[settings.batch :]
-            shown = [(cluttered if rng.random() < CLUTTER_SHARE else plain)[k].pixels_HWC for k in chosen]
             visual.train()
-            target_VD, weight_V = (torch.cat([of[k] for k in chosen]) for of in (targets_VD, is_thing_V))
+            target_VD, weight_V = (torch.cat([of[k] for k, _ in shown]) for of in (targets_VD, is_thing_V))
             weight_V = 1 + (THING_WEIGHT - 1) * weight_V.float()
-            error_V = F.smooth_l1_loss(tokens_of(visual, shown), target_VD, reduction="none").mean(-1)
+            pixels = [(cluttered if is_cluttered else plain)[k].pixels_HWC for k, is_cluttered in shown]
+            error_V = F.smooth_l1_loss(tokens_of(visual, pixels), target_VD, reduction="none").mean(-1)
             loss = (error_V * weight_V).sum() / weight_V.sum()
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(visual.parameters(), 1.0)
             optimizer.step()
+            kept.keep(step + 1)
     undo()
-    return save_whole(loaded, out, prompting=loaded.prompting)
+    save_whole(loaded, out, prompting=loaded.prompting)
+    kept.done()
+    return out
+
+
+def _batches(num_views: int, num_dev: int, settings: ClearSettings) -> Iterator[list[tuple[int, bool]]]:
+    """Endless seeded batches: which view, and whether it is shown over clutter."""
+    rng, order = np.random.default_rng(settings.seed), []
+    while True:
+        if len(order) < settings.batch:
+            order = [num_dev + int(k) for k in rng.permutation(num_views - num_dev)]
+        chosen, order = order[: settings.batch], order[settings.batch :]
+        yield [(k, rng.random() < CLUTTER_SHARE) for k in chosen]
 
 
 def holds_things(view: View) -> np.ndarray:

@@ -15,7 +15,7 @@ from pixelis.data.world.raster import SHAPES
 from pixelis.data.world.words import numbers_of, words_of
 from pixelis.rollout.teacher.hand import quarter
 from pixelis.rollout.teacher.search import list_boxes
-from pixelis.rollout.teacher.sums import add_aloud, choose_aloud, subtract_aloud
+from pixelis.rollout.teacher.sums import add_aloud, best_aloud, choose_aloud, subtract_aloud
 
 Ask = Callable[[np.random.Generator], tuple[str, str]]
 """Draws a question and its answer."""
@@ -28,9 +28,8 @@ def without_picture(rng: np.random.Generator, *, num_questions: int = 8) -> list
         _sum,
         _difference,
         *[_compare] * 5,  # a quarter of all families decide by it
-        _most,
-        _best,
-        _best,
+        *[_most] * 2,
+        *[_best] * 2,
         _letter,
         _small,
         _span,
@@ -140,10 +139,12 @@ def _way(rng: np.random.Generator) -> tuple[str, str]:
 
 
 def _most(rng: np.random.Generator) -> tuple[str, str]:
-    values = _numbers(rng, int(rng.integers(3, 7)))
-    word, best = ("most", max(values)) if rng.random() < 0.6 else ("least", min(values))
-    listed = " ".join(map(str, values))
-    return f"Which is the {word} of {listed}?", f"{listed}: the {word} is {best}."
+    values, word = _numbers(rng, int(rng.integers(2, 7))), _extreme(rng)
+    return f"Which is the {word} of {' '.join(map(str, values))}?", f"{best_aloud(values, word)}."
+
+
+def _extreme(rng: np.random.Generator) -> str:
+    return "most" if rng.random() < 0.6 else "least"
 
 
 def _best(rng: np.random.Generator) -> tuple[str, str]:
@@ -154,10 +155,10 @@ def _best(rng: np.random.Generator) -> tuple[str, str]:
         if rng.random() < 0.8:
             spans.append({"text": _word(rng).upper(), "bbox_2d": _box(rng), "score": 1.0})
         spans.append({"text": str(value), "bbox_2d": _box(rng), "score": 1.0})
-    word, best = ("most", max(values)) if rng.random() < 0.5 else ("least", min(values))
+    word = _extreme(rng)
+    best = max(values) if word == "most" else min(values)
     at = next(span["bbox_2d"] for span in spans if span["text"] == str(best))
-    listed = " ".join(map(str, values))
-    return f"{json.dumps({'spans': spans})} Which is the {word}?", f"{listed}: the {word} is {best} {at}."
+    return f"{json.dumps({'spans': spans})} Which is the {word}?", f"{best_aloud(values, word)} {at}."
 
 
 def _word(rng: np.random.Generator) -> str:

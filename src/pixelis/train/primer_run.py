@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from pixelis.core.command import note_command
+from pixelis.core.store import alone
 from pixelis.policy.buffer import ChatFormat
 from pixelis.policy.prompt import Prompting
 from pixelis.policy.vlm_load import load_checkpoint
@@ -20,6 +21,8 @@ from pixelis.policy.vlm_vision import Vision
 from pixelis.rollout.teacher.hand import GRID
 from pixelis.train.bank import FeatureBank
 from pixelis.train.forward import collate, hidden_states, learnt_logits
+from pixelis.train.journal import reopened
+from pixelis.train.kept import Kept
 from pixelis.train.learner import Dose, Learner
 from pixelis.train.optim import set_rate, share_done
 from pixelis.train.primer import Lessons
@@ -59,7 +62,15 @@ def run_primer(
     *,
     log: Callable[[dict], None] = print,
 ) -> Path:
-    """Train a checkpoint's language model on dialogues about views and write the checkpoint anew; metrics go into `primer.jsonl`."""
+    """Train a checkpoint's language model on dialogues about views and write the checkpoint anew; metrics go into `primer.jsonl`.
+
+    Args:
+        out: a run that was cut short goes on there.
+
+    Raises:
+        ConfigError: another run was cut short in `out`.
+        DataError: another process is at work there.
+    """
     torch.manual_seed(settings.seed)
     loaded = load_checkpoint(checkpoint)
     chat = ChatFormat(loaded.tokenizer, template=loaded.template, merge=2, schemas=prompting.schemas, guide=prompting.guide)
@@ -75,15 +86,17 @@ def run_primer(
     lessons = Lessons(views, refs[: len(views)], chat, settings.seed, settings.text_share)
     dev_lessons = Lessons(dev, refs[len(views) :], chat, DEV_SEED)
     dev_dose = Dose.plain([dev_lessons.example(k) for k in range(64)])
-    started, recent = time.monotonic(), []
-    with (out / "primer.jsonl").open("a") as lines:
-        for step in range(settings.steps + 1):
-            share = share_done(step, settings.steps, time.monotonic() - started, settings.minutes)
+    with alone(out), ExitStack() as stack:
+        kept = Kept(out, settings, [loaded.version, len(views)], {"learner": (learner.state, learner.load_state)})
+        recent = kept.recent
+        lines = stack.enter_context(reopened(out / "primer.jsonl", lambda row: row["step"] < kept.step))
+        for step in range(kept.step, settings.steps + 1):
+            share = share_done(step, settings.steps, kept.seconds, settings.minutes)
             set_rate(learner.optimizer, min(1.0, share))
             if share >= 1 or step % 100 == 0:
                 facts = {
                     "step": step,
-                    "seconds": round(time.monotonic() - started),
+                    "seconds": round(kept.seconds),
                     "dev_loss": round(float(np.mean(learner.losses(dev_dose))), 4),
                     **pointing(learner, bank, dev_dose, loaded.tokenizer),
                 }
@@ -98,7 +111,10 @@ def run_primer(
             numbers = range(step * settings.batch, (step + 1) * settings.batch)
             examples = [lessons.example(k, share=step / settings.steps) for k in numbers]
             recent.append(learner.step([Dose.plain(examples)]).token_loss)
-    return save_whole(loaded, out, prompting=prompting)
+            kept.keep(step + 1, recent)
+    save_whole(loaded, out, prompting=prompting)
+    kept.done()
+    return out
 
 
 @torch.no_grad()

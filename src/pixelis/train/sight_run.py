@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ import numpy as np
 import torch
 
 from pixelis.core.command import note_command
+from pixelis.core.store import alone
 from pixelis.policy.vlm_load import load_checkpoint
+from pixelis.train.journal import reopened
+from pixelis.train.kept import Kept, part
 from pixelis.train.optim import make_optimizer, set_rate, share_done
 from pixelis.train.settling import name_what_is_seen, settle
 from pixelis.train.sight import SightHeads, fold_time, sight_loss, sight_scores, start_placed, start_smooth, targets_of, tokens_of
@@ -47,7 +51,11 @@ def train_sight(
 
     Args:
         checkpoint: a folder of the Qwen3-VL family.
-        out: the folder to write; metrics go into `sight.jsonl` there.
+        out: the folder to write; metrics go into `sight.jsonl` there. A run that was cut short goes on there.
+
+    Raises:
+        ConfigError: another run was cut short in `out`.
+        DataError: another process is at work there.
     """
     torch.manual_seed(settings.seed)
     loaded = load_checkpoint(checkpoint)
@@ -61,36 +69,39 @@ def train_sight(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     note_command(out)
-    started = time.monotonic()
-    with (out / "sight.jsonl").open("a") as lines:
-        for step, batch in enumerate(_batches(views, settings)):
-            share = share_done(step, settings.steps, time.monotonic() - started, settings.minutes)
+    parts = {"visual": part(visual), "heads": part(heads), "optimizer": part(optimizer)}
+    with alone(out), ExitStack() as stack:
+        kept = Kept(out, settings, [loaded.version, len(views)], parts)
+        lines = stack.enter_context(reopened(out / "sight.jsonl", lambda row: row["step"] < kept.step))
+        for step, batch in enumerate(islice(_batches(views, settings), kept.step, None), start=kept.step):
+            share = share_done(step, settings.steps, kept.seconds, settings.minutes)
             if share >= 1:
                 break
             set_rate(optimizer, share)
             outputs = heads(tokens_of(visual, [view.pixels_HWC for view in batch]))
-            loss, parts = sight_loss(outputs, targets_of(batch))
+            loss, scores = sight_loss(outputs, targets_of(batch))
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_([*visual.parameters(), *heads.parameters()], 1.0)
             optimizer.step()
             if step % 50 == 0:
-                facts = {"step": step, "seconds": round(time.monotonic() - started), "loss": round(float(loss.detach()), 4)} | _rounded(
-                    parts
-                )
+                facts = {"step": step, "seconds": round(kept.seconds), "loss": round(float(loss.detach()), 4)} | _rounded(scores)
                 if step % 200 == 0:
                     facts |= {f"dev_{k}": v for k, v in _rounded(evaluate(visual, heads, dev)).items()}
                 lines.write(json.dumps(facts) + "\n")
                 lines.flush()
                 log(facts)
-        facts = {"step": step, "seconds": round(time.monotonic() - started)}
+            kept.keep(step + 1)
+        facts = {"step": step, "seconds": round(kept.seconds)}
         facts |= {f"dev_{k}": v for k, v in _rounded(evaluate(visual, heads, dev)).items()}
         lines.write(json.dumps(facts) + "\n")
         log(facts)
     settle(visual.eval(), heads, dev)
     name_what_is_seen(loaded.base.get_input_embeddings(), loaded.tokenizer)
     undo()
-    return save_whole(loaded, out)
+    save_whole(loaded, out)
+    kept.done()
+    return out
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
+from pixelis.core.errors import DataError
 from pixelis.core.media import Medium, open_medium
 from pixelis.core.store import Run, open_run, write_whole
 from pixelis.data.dedup import WORLD, Fingerprint, MediaRecord, fingerprint, frames_of
@@ -19,6 +20,7 @@ from pixelis.data.world.shifts import parse_shift
 from pixelis.retrieval.audit import AUDIT_FILE, AuditReport, Probe, inspect
 from pixelis.retrieval.memory import Memory
 from pixelis.retrieval.whitelist import Blocked, Blocklist
+from pixelis.ttrl.state import ABOUT_FILE
 
 TRAJECTORIES_FOLDER = "rollouts"
 
@@ -32,6 +34,19 @@ class Excluded:
     seed: int = 0
     first: int = 0
     shift: str | None = None
+
+
+def excluded_by(folder: Path) -> list[Excluded]:
+    """The sets that a run of `pixelis adapt` was made with; none where it says nothing of any.
+
+    Raises:
+        DataError: what it says of itself cannot be read.
+    """
+    path = folder / ABOUT_FILE
+    try:
+        return [Excluded(**one) for one in json.loads(path.read_bytes()).get("excluded", [])]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: {error}; no run of pixelis adapt lies there, or it is damaged") from None
 
 
 def blocklist_of(sets: Sequence[Excluded]) -> Blocklist | None:

@@ -44,6 +44,10 @@ MARGIN = 0.25
 """Room around a thing on each side, in its longer side."""
 SIGN_MARGIN, CARD_MARGIN = 0.5, 0.3
 """The same around a sign and a card, in the shorter side: what is cut off cannot be read, and coarse eyes miss a card's edge by as much."""
+MAX_LOOKS, _LOOK, _EXTENT = 6, 0.9, 0.35
+"""Looks before a call in one careful trace, how often such a call has one, and how often that is an extent before a measurement."""
+_NEXT = {"PROP": "Now I measure it.", "OCR": "Now I read it.", "SEG": "Now its extent."}
+"""Calls that a careful trace looks before, and what it then says."""
 VIEW_PX = 320
 """Longer side of the pupil's view."""
 BLUR_PX, CLEAR_PX = 6.0, 14.0
@@ -61,6 +65,7 @@ class Habits:
         blind: share of lists of candidates that leave some out or hold a place where nothing is, as coarse eyes write them.
         lost: share of searches that find nothing, look at the same places over again, and then give up; see `search._lost`.
         terse: share of traces that leave checks out: they trust their eyes where those can tell, and read nothing twice.
+        careful: share of the other traces that look at a place closely, or take its extent, before they measure or read there.
     """
 
     miss: float = 0.02
@@ -69,6 +74,7 @@ class Habits:
     blind: float = 0.3
     lost: float = 0.0
     terse: float = 0.0
+    careful: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -125,9 +131,13 @@ class Hand:
     """A search came to nothing, on purpose."""
     is_terse: bool = field(init=False)
     """This trace leaves checks out."""
+    is_careful: bool = field(init=False)
+    """This trace looks before it measures."""
+    num_looks: int = 0
 
     def __post_init__(self) -> None:
         self.is_terse = bool(self.habits.terse) and self.rng.chance(self.habits.terse)
+        self.is_careful = not self.is_terse and bool(self.habits.careful) and self.rng.chance(self.habits.careful)
 
     # ------------------------------------------------------------ seeing
 
@@ -179,6 +189,8 @@ class Hand:
             is_listed: it goes to a place from a list; what a list can get wrong is the list's affair, see `search.listings`.
             is_flawed: the call itself, or the list before it, is a mistake on purpose.
         """
+        if self.is_careful and op in _NEXT and "bbox_2d" in arguments and self.num_looks < MAX_LOOKS and self.rng.chance(_LOOK):
+            thought, arguments = yield from self._look(thought, op, arguments, is_flawed=is_flawed)
         mistake = self._mistake(op, arguments, may_miss=not is_listed)
         if mistake is not None:
             self.mistakes.append(self.step)
@@ -191,6 +203,20 @@ class Hand:
             self.mistakes.append(self.step)
         self.step += 1
         return (yield Act(thought, op, arguments, is_mistake=is_flawed))
+
+    def _look(self, thought: str, op: str, arguments: dict[str, Any], *, is_flawed: bool) -> Part:
+        """A closer look at a place, or its extent, before the call that needs it; the thought and arguments of that call."""
+        first = "SEG" if op == "PROP" and self.rng.chance(_EXTENT) else "ZOOM"
+        place = {key: arguments[key] for key in ("bbox_2d", "frame") if key in arguments}
+        if is_flawed:
+            self.mistakes.append(self.step)
+        self.step += 1
+        self.num_looks += 1
+        said = "First its extent." if first == "SEG" else "First I look closely."
+        response = yield Act(f"{thought} {said}", first, place, is_mistake=is_flawed)
+        if "error" in response:
+            return _NEXT[op], arguments
+        return _NEXT[op], {key: value for key, value in arguments.items() if key not in place} | {"ref": self.step}
 
     def _mistake(self, op: str, arguments: dict[str, Any], *, may_miss: bool) -> tuple[str, dict[str, Any]] | None:
         box = arguments.get("bbox_2d")

@@ -16,7 +16,7 @@ from pixelis.policy.planner.question import choose
 from pixelis.rollout.teacher import stills, texts, videos
 from pixelis.rollout.teacher.hand import Habits, Hand, Plan
 
-VERSION = "7"
+VERSION = "8"
 
 PLANS: dict[str, Callable[[Hand], Plan]] = {
     "read_sign": texts.read_sign,

@@ -80,21 +80,26 @@ def count(hand: Hand) -> Plan:
 def size_compare(hand: Hand) -> Plan:
     names = in_question(hand)
     areas: list[tuple[str, str]] = []
-    lead = ""
-    for name in names:
+    lead = left(names)
+    for number, name in enumerate(names, start=1):
         place, seen, lead = yield from find(hand, name, lead=lead, goal=f"How large is the {name}? ")
         if seen is None:
             return absent(name, lead)
         response = yield from hand.act(f"{lead}I take its extent.", "SEG", place)
         areas.append((plain(response.get("area", 0.0)), name))
-        lead = f"{areas[-1][0]}. "
+        lead = f"{areas[-1][0]}. {left(names, number)}"
     is_small = "small" in hand.item.question
     if "larger or smaller" in hand.item.question:
         thought, won = choose_aloud(areas, wants_large=True)
         answer = "larger" if won == areas[0][1] else "smaller"
-        return Final(f"Is it larger or smaller? {thought}: {answer}.", answer)
+        return Final(f"{lead}Is it larger or smaller? {thought}: {answer}.", answer)
     thought, won = choose_aloud(areas, wants_large=not is_small)
-    return Final(f"Which is {'smaller' if is_small else 'larger'}? {thought}.", won)
+    return Final(f"{lead}Which is {'smaller' if is_small else 'larger'}? {thought}.", won)
+
+
+def left(names: list[str], done: int = 0) -> str:
+    """What is still to be measured, said where there are three or more: else the last is forgotten."""
+    return f"Left: {', '.join(names[done:]) or 'none'}. " if len(names) > 2 else ""
 
 
 def plain(number: float) -> str:
@@ -156,7 +161,7 @@ def _closer(hand: Hand, names: list[str], places: list[dict[str, Any]], lead: st
         reach.append((plain(value_of(response, "distance") or 9.0), names[i]))
         lead = f"{reach[-1][0]}. "
     thought, won = choose_aloud(reach, wants_large=False)
-    return Final(f"Which is closer? {thought}.", won)
+    return Final(f"{lead}Which is closer? {thought}.", won)
 
 
 def no_tool(hand: Hand) -> Plan:

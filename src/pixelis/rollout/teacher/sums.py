@@ -76,3 +76,22 @@ def choose_aloud(values: Sequence[tuple[str, str]], *, wants_large: bool) -> tup
             best, name = number, other
         said += f" {wanted.capitalize()}: {name}."
     return said.rstrip("."), name
+
+
+def best_aloud(numbers: Sequence[int], word: str) -> str:
+    """The most or least of several numbers, each against the best of those before it.
+
+    `177 173 191. More wins. 177, 173: 1:1=, 7:7=, 7:3>: more 177, less 173. 177, 191: 1:1=, 7:9<: less 177, more 191. The most: 191`
+
+    Args:
+        numbers: at least one, all >= 0.
+        word: "most" or "least".
+    """
+    wanted, best = "more" if word == "most" else "less", numbers[0]
+    said = f"{' '.join(map(str, numbers))}. {wanted.capitalize()} wins."
+    for number in numbers[1:]:
+        steps = compare_aloud(str(best), str(number))
+        one, two = {"<": ("less", "more"), ">": ("more", "less"), "=": (wanted, "same")}[steps[-1]]
+        said += f" {best}, {number}: {steps}: {one} {best}, {two} {number}."
+        best = number if two == wanted else best
+    return f"{said} The {word}: {best}"

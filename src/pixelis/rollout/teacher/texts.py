@@ -7,7 +7,7 @@ from typing import Any
 from pixelis.core.geometry import Box
 from pixelis.rollout.teacher.hand import CARD_MARGIN, SIGN_MARGIN, Final, Hand, Part, Plan, Response, seen_on
 from pixelis.rollout.teacher.search import absent, find
-from pixelis.rollout.teacher.sums import add_aloud, choose_aloud, subtract_aloud
+from pixelis.rollout.teacher.sums import add_aloud, best_aloud, choose_aloud, subtract_aloud
 
 
 def spans_of(response: Response) -> list[dict[str, Any]]:
@@ -34,7 +34,7 @@ def read_sign(hand: Hand) -> Plan:
     seen = hand.thing(number)
     box, thought = seen.box, f"I read the {phrase}."
     if not phrase.endswith(" sign"):
-        lead = ""
+        lead = f"The {phrase}: {hand.at(box)['bbox_2d']}. "
         if len(hand.candidates(seen.colour, seen.shape, 0)) > 1:
             _, found, lead = yield from find(hand, phrase, goal=f"Where is the {phrase}? ")
             if found is None:
@@ -131,15 +131,14 @@ def _leader(hand: Hand) -> Plan:
     if col is None:
         return UNREAD
     x0, y0, x1, _ = col["bbox_2d"]
-    response = yield from hand.act(
-        f"Column {col['text'].lower()} {col['bbox_2d']}. I read down it.", "OCR", {"bbox_2d": [max(0, x0 - GAP), y0, x1, card[3]]}
-    )
+    down = {"bbox_2d": [x0, y0, x1, card[3]]}
+    response = yield from hand.act(f"Column {col['text'].lower()} {col['bbox_2d']}. I read down it.", "OCR", down)
     numbers = [(number_in(s["text"]), s["bbox_2d"]) for s in spans_of(response)]
     known = [(n, box) for n, box in numbers if n is not None]
     if not known:
         return UNREAD
-    best, at = max(known, key=lambda pair: pair[0])
-    thought = f"{' '.join(str(n) for n, _ in known)}: the most is {best} {at}."
+    _, at = max(known, key=lambda pair: pair[0])
+    thought = f"{best_aloud([n for n, _ in known], 'most')} {at}."
     beside = [s for s in spans if number_in(s["text"]) is None and s["bbox_2d"][1] < (at[1] + at[3]) / 2 < s["bbox_2d"][3]]
     if hand.is_terse and beside:
         name = min(beside, key=lambda s: s["bbox_2d"][0])
@@ -151,8 +150,8 @@ def _leader(hand: Hand) -> Plan:
     return Final(f"The row is {text}.", text) if text else UNREAD
 
 
-GAP = 20
-"""Room beside a column or bar label, on the wire."""
+GAP = 10
+"""Room on both sides of an upright bar's label, on the wire."""
 
 
 def chart(hand: Hand) -> Plan:
@@ -175,9 +174,9 @@ def chart(hand: Hand) -> Plan:
         x0, y0, x1, y1 = label["bbox_2d"]
         name = label["text"].lower()
         if is_lying:
-            bar = [x0, max(0, y0 - GAP // 4), card[2], y1 + GAP // 4]
+            bar = [x0, y0, card[2], y1]
         else:
-            bar = [max(0, x0 - GAP // 4), card[1], x1 + GAP // 4, y1]
+            bar = [max(0, x0 - GAP), card[1], min(1000, x1 + GAP), y1]
         thought = f"{lead}Bar {name} {label['bbox_2d']}. I read along it."
         response = yield from hand.act(thought, "OCR", {"bbox_2d": bar})
         number = next((n for s in spans_of(response) if (n := number_in(s["text"])) is not None), None)
@@ -209,15 +208,15 @@ def _extreme_bar(hand: Hand) -> Plan:
     known = [(n, s["bbox_2d"]) for s in spans if (n := number_in(s["text"])) is not None]
     if not known:
         return UNREAD
-    best, at = (min if wants_low else max)(known, key=lambda pair: pair[0])
+    _, at = (min if wants_low else max)(known, key=lambda pair: pair[0])
     label = _span_at(hand, spans, hand.item.evidence.boxes[0][1])
     if label is None:
         return UNREAD
     if _is_lying([box for _, box in hand.item.evidence.boxes]):
-        strip = [card[0], max(0, at[1] - GAP // 4), at[2], at[3] + GAP // 4]
+        strip = [card[0], at[1], at[2], at[3]]
     else:
         strip = [max(0, at[0] - 2 * GAP), at[1], min(1000, at[2] + 2 * GAP), card[3]]
-    thought = f"{' '.join(str(n) for n, _ in known)}: the {word} is {best} {at}."
+    thought = f"{best_aloud([n for n, _ in known], word)} {at}."
     if hand.is_terse:
         name = label["text"].lower()
         return Final(f"{thought} Beside it {name} {label['bbox_2d']}. The bar is {name}.", name)

@@ -75,7 +75,7 @@ def faster(hand: Hand) -> Plan:
         lead = f"{speeds[-1][0]}. "
     is_slow = "slow" in hand.item.question
     thought, won = choose_aloud(speeds, wants_large=not is_slow)
-    return Final(f"Which is {'slower' if is_slow else 'faster'}? {thought}.", won)
+    return Final(f"{lead}Which is {'slower' if is_slow else 'faster'}? {thought}.", won)
 
 
 # ---------------------------------------------------------------- moments
@@ -125,10 +125,10 @@ def order(hand: Hand) -> Plan:
     if "true that" in question or "in this order" in question:
         thought, won = choose_aloud(times, wants_large=False)
         answer = "yes" if won == times[0][1] else "no"
-        return Final(f"In this order? First: {times[0][1]}. {thought}: {answer}.", answer)
+        return Final(f"{lead}In this order? First: {times[0][1]}. {thought}: {answer}.", answer)
     is_last = " last" in question
     thought, won = choose_aloud(times, wants_large=is_last)
-    return Final(f"Which is {'last' if is_last else 'first'}? {thought}.", f"{won} {does_of[won]}")
+    return Final(f"{lead}Which is {'last' if is_last else 'first'}? {thought}.", f"{won} {does_of[won]}")
 
 
 def timed_text(hand: Hand) -> Plan:
