@@ -37,7 +37,8 @@ from pixelis.train.corridor import CorridorSettings
 from pixelis.train.journal import Journal
 from pixelis.train.rft import run_rft
 from pixelis.train.rft_state import RftSettings
-from pixelis.train.sft import SftSettings, run_sft
+from pixelis.train.sft import run_sft
+from pixelis.train.sft_state import SftSettings
 from pixelis.train.start import load_learner
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "paper-8b"

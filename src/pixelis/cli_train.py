@@ -82,7 +82,8 @@ def sft(
     """Phase 1: imitate tool traces."""
     from pixelis.train.ranks import Ranks
     from pixelis.train.rehearsal import RehearsalSettings
-    from pixelis.train.sft import SftSettings, run_sft
+    from pixelis.train.sft import run_sft
+    from pixelis.train.sft_state import SftSettings
     from pixelis.train.start import load_learner
 
     wanted = load_recipe_as(SftRecipe, recipe)

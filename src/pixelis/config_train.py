@@ -146,7 +146,7 @@ class LoraTable(Table):
 
 
 class SftTable(Table):
-    """See `pixelis.train.sft.SftSettings`."""
+    """See `pixelis.train.sft_state.SftSettings`."""
 
     epochs: int = Field(default=3, ge=1)
     rounds: int = Field(default=4, ge=1)

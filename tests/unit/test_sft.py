@@ -26,7 +26,8 @@ from pixelis.train import traces as reading
 from pixelis.train.bank import FeatureBank
 from pixelis.train.normalisers import read_normalisers
 from pixelis.train.rehearsal import RehearsalSettings
-from pixelis.train.sft import ClassRoom, SftSettings, run_sft
+from pixelis.train.sft import ClassRoom, run_sft
+from pixelis.train.sft_state import SftSettings
 from pixelis.train.start import load_learner
 from pixelis.train.traces import read_lessons
 from pixelis.train.views import View

@@ -7,20 +7,16 @@ later phases need: token normalisers, per-tool scalers, auxiliary heads. Source:
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from pixelis.core.command import note_command
-from pixelis.core.errors import ConfigError, DataError
+from pixelis.core.errors import DataError
 from pixelis.core.store import alone
 from pixelis.policy.buffer import ChatFormat
 from pixelis.policy.vlm_load import Checkpoint
@@ -35,62 +31,8 @@ from pixelis.train.normalisers import tool_scalers, write_normalisers
 from pixelis.train.optim import set_rate
 from pixelis.train.ranks import Ranks
 from pixelis.train.rehearsal import Rehearsal, RehearsalSettings
+from pixelis.train.sft_state import Progress, SftSettings, claim, resume, save
 from pixelis.train.traces import Lesson, pixels_again, read_lessons
-
-
-@dataclass(frozen=True)
-class SftSettings:
-    """Values of a run; `recipes/nano/sft.toml` and `recipes/paper-8b/sft.toml` say where each comes from.
-
-    Args:
-        epochs: in all, the warm-up included.
-        rounds: of each later epoch; between rounds the curriculum may advance.
-        batch_tokens: padded tokens of one forward pass.
-        accumulate: passes per update, of each process.
-        max_tokens: longer traces are left out, and counted.
-        mixed: matrix products in bfloat16; see `Learner`.
-        w_act: weight of the tokens of a call.
-        feedback_dropout, early_dropout: see `rollout.pack`.
-        dev_every: updates between evaluations.
-        dev_traces: at most, of the dev set.
-        save_every_s: seconds between states from which a killed run goes on.
-    """
-
-    epochs: int = 3
-    rounds: int = 4
-    batch_tokens: int = 12_000
-    accumulate: int = 1
-    max_tokens: int = 1_400
-    rate: float = 1e-3
-    matrix_rate: float = 0.01
-    use_muon: bool = True
-    mixed: bool = False
-    w_act: float = 2.0
-    smoothing: float = 0.05
-    feedback_dropout: float = 0.10
-    early_dropout: float = 0.02
-    lambda_aux: float = 0.2
-    dev_every: int = 50
-    dev_traces: int = 200
-    ema_decay: float = 0.6
-    window: int = 3
-    save_every_s: float = 300.0
-    seed: int = 0
-
-
-@dataclass
-class Progress:
-    """Where a run is; with the learner's state, all that decides how it goes on."""
-
-    epoch: int = 0
-    round: int = 0
-    done_batches: int = 0
-    """Of the round."""
-    step: int = 0
-    phase: int = curriculum.WARM_UP
-    dev_losses: list[float] = field(default_factory=list)
-    """Since the phase began."""
-    num_skipped: int = 0
 
 
 def run_sft(
@@ -122,7 +64,7 @@ def run_sft(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     if ranks.is_first:
-        _claim(out, settings, traces, dev_traces, checkpoint, rehearsal)
+        claim(out, settings, traces, dev_traces, checkpoint, rehearsal)
         note_command(out)
     bank, tower = _bank(checkpoint), tower_name(checkpoint.base)
     bank.load(ranks.own(out / "features.npz"), tower=tower)
@@ -143,7 +85,7 @@ def run_sft(
         matrix_rate=settings.matrix_rate, use_muon=settings.use_muon, mixed=settings.mixed, seed=settings.seed,
         ranks=ranks,
     )  # fmt: skip
-    progress, hardness = _resume(out, learner, len(lessons))
+    progress, hardness = resume(out, learner, len(lessons))
     log = log if ranks.is_first else lambda _: None
     log({"traces": len(lessons), "dev": len(dev), "left_out_as_too_long": num_long, "learning_parameters": learner.num_learning}
         | estimate(learner, class_room.lengths, settings))  # fmt: skip
@@ -180,14 +122,14 @@ def _train(
             if progress.step % settings.dev_every == 0:
                 _examine(learner, room, dev, progress, settings, journal)
             if ranks.total([ranks.is_first and time.monotonic() - saved > settings.save_every_s])[0]:
-                _save(out, learner, progress, hardness)
+                save(out, learner, progress, hardness)
                 saved = time.monotonic()
         progress.done_batches, progress.round = 0, progress.round + 1
         if progress.epoch == 0 or progress.round == settings.rounds:
             progress.epoch, progress.round = progress.epoch + 1, 0
             if progress.phase == curriculum.WARM_UP:
                 progress.phase, progress.dev_losses = progress.phase + 1, []
-        _save(out, learner, progress, hardness)
+        save(out, learner, progress, hardness)
 
 
 def _groups(room: ClassRoom, progress: Progress, hardness: np.ndarray, settings: SftSettings, num_ranks: int) -> list[list[np.ndarray]]:
@@ -341,62 +283,3 @@ def estimate(learner: Learner, lengths: np.ndarray, settings: SftSettings) -> di
 
 def _bank(checkpoint: Checkpoint) -> FeatureBank:
     return FeatureBank(Vision(checkpoint.base, checkpoint.images, checkpoint.prompting, cache_bytes=1 << 20))
-
-
-def _claim(
-    out: Path, settings: SftSettings, traces: Sequence, dev_traces: Sequence, checkpoint: Checkpoint, rehearsal: RehearsalSettings | None
-) -> None:
-    about = {
-        "settings": {k: v for k, v in settings.__dict__.items() if k != "save_every_s"},
-        "traces": [str(t) for t in traces],
-        "dev_traces": [str(t) for t in dev_traces],
-        "checkpoint": checkpoint.version,
-        "rehearsal": asdict(rehearsal) if rehearsal is not None else None,
-    }
-    path = out / "run.json"
-    if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found != about:
-            differs = [key for key in about if found.get(key) != about[key]]
-            raise ConfigError(f"{out}: holds a run whose {', '.join(differs)} differ; choose a new folder, or run it with its own recipe")
-        return
-    path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-
-
-def _save(out: Path, learner: Learner, progress: Progress, hardness: np.ndarray) -> None:
-    """The state, whole or not at all: a file of each process, and one rename."""
-    part, state, ranks = out / "state.part", out / "state", learner.ranks
-    if ranks.is_first:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
-    ranks.wait()
-    about = {"progress": progress.__dict__, "hardness": torch.from_numpy(hardness), "ranks": ranks.count}
-    torch.save(learner.state() | about, ranks.own(part / "state.pt"))
-    ranks.wait()
-    if ranks.is_first:
-        old = out / "state.old"
-        shutil.rmtree(old, ignore_errors=True)
-        if state.exists():
-            os.replace(state, old)
-        os.replace(part, state)
-        shutil.rmtree(old, ignore_errors=True)
-    ranks.wait()
-
-
-def _resume(out: Path, learner: Learner, num_lessons: int) -> tuple[Progress, np.ndarray]:
-    """The last saved state, or a fresh start; a kill between two renames leaves the older one."""
-    ranks = learner.ranks
-    for folder in (out / "state", out / "state.old"):
-        if not (folder / "state.pt").is_file():
-            continue
-        found = torch.load(ranks.own(folder / "state.pt"), weights_only=True)
-        if found["ranks"] != ranks.count:
-            raise ConfigError(
-                f"{folder}: was saved by {found['ranks']} processes, now there are {ranks.count}; launch as many, or start anew"
-            )
-        hardness = found["hardness"].numpy()
-        if len(hardness) != num_lessons:
-            raise DataError(f"{folder}: was saved over {len(hardness)} traces, now there are {num_lessons}; choose a new folder")
-        learner.load_state(found)
-        return replace(Progress(), **found["progress"]), hardness
-    return Progress(), np.zeros(num_lessons)
