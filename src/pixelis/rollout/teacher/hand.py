@@ -6,6 +6,7 @@ no small print; so it tries candidates of the right colour and lets the tools sa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,8 +47,7 @@ SIGN_MARGIN, CARD_MARGIN = 0.5, 0.3
 """The same around a sign and a card, in the shorter side: what is cut off cannot be read, and coarse eyes miss a card's edge by as much."""
 MAX_LOOKS, _LOOK, _EXTENT = 6, 0.9, 0.35
 """Looks before a call in one careful trace, how often such a call has one, and how often that is an extent before a measurement."""
-_NEXT = {"PROP": "Now I measure it.", "OCR": "Now I read it.", "SEG": "Now its extent."}
-"""Calls that a careful trace looks before, and what it then says."""
+_LOOKED_BEFORE = ("PROP", "OCR", "SEG")
 VIEW_PX = 320
 """Longer side of the pupil's view."""
 BLUR_PX, CLEAR_PX = 6.0, 14.0
@@ -189,7 +189,7 @@ class Hand:
             is_listed: it goes to a place from a list; what a list can get wrong is the list's affair, see `search.listings`.
             is_flawed: the call itself, or the list before it, is a mistake on purpose.
         """
-        if self.is_careful and op in _NEXT and "bbox_2d" in arguments and self.num_looks < MAX_LOOKS and self.rng.chance(_LOOK):
+        if self.is_careful and op in _LOOKED_BEFORE and "bbox_2d" in arguments and self.num_looks < MAX_LOOKS and self.rng.chance(_LOOK):
             thought, arguments = yield from self._look(thought, op, arguments, is_flawed=is_flawed)
         mistake = self._mistake(op, arguments, may_miss=not is_listed)
         if mistake is not None:
@@ -205,7 +205,10 @@ class Hand:
         return (yield Act(thought, op, arguments, is_mistake=is_flawed))
 
     def _look(self, thought: str, op: str, arguments: dict[str, Any], *, is_flawed: bool) -> Part:
-        """A closer look at a place, or its extent, before the call that needs it; the thought and arguments of that call."""
+        """A closer look at a place, or its extent, before the call that needs it; the thought and arguments of that call.
+
+        The last sentence is said once more: what the call is for would else lie a turn back.
+        """
         first = "SEG" if op == "PROP" and self.rng.chance(_EXTENT) else "ZOOM"
         place = {key: arguments[key] for key in ("bbox_2d", "frame") if key in arguments}
         if is_flawed:
@@ -214,9 +217,10 @@ class Hand:
         self.num_looks += 1
         said = "First its extent." if first == "SEG" else "First I look closely."
         response = yield Act(f"{thought} {said}", first, place, is_mistake=is_flawed)
+        again = re.split(r"(?<=[.?]) ", thought.strip())[-1]
         if "error" in response:
-            return _NEXT[op], arguments
-        return _NEXT[op], {key: value for key, value in arguments.items() if key not in place} | {"ref": self.step}
+            return again, arguments
+        return again, {key: value for key, value in arguments.items() if key not in place} | {"ref": self.step}
 
     def _mistake(self, op: str, arguments: dict[str, Any], *, may_miss: bool) -> tuple[str, dict[str, Any]] | None:
         box = arguments.get("bbox_2d")
