@@ -164,7 +164,7 @@ def test_a_terse_trace_leaves_checks_out_and_is_as_right(runner):
 def test_a_careful_trace_looks_before_it_measures_and_points_by_that_look(runner):
     """Looks come straight before a call by `ref` to them, at most six a trace; all else is as in plain traces."""
     ops, looked, right, others, plain = Counter(), 0, 0, 0, 0
-    for family in ("relation", "read_sign", "chart", "size_compare"):
+    for family in ("relation", "read_sign", "chart", "size_compare", "count"):
         for index in range(4_000, 4_004):
             item = make_item("train", index, family=family)
             teacher = runner(replace(CAREFUL, careful=1.0))
@@ -181,7 +181,7 @@ def test_a_careful_trace_looks_before_it_measures_and_points_by_that_look(runner
             right += score_answer(item, trajectory.answer or "")
             others += len(trajectory.steps) - len(looks)
             plain += len(teach(runner(CAREFUL), item).steps)
-    assert right >= 15 and looked > 25 and abs(others - plain) <= 5  # candidates may come in another order
+    assert right >= 18 and looked > 30 and abs(others - plain) <= 5  # candidates may come in another order
     assert set(ops) == {("ZOOM", "PROP"), ("SEG", "PROP"), ("ZOOM", "OCR"), ("ZOOM", "SEG")}, ops
     hand = Hand(item, Rng("t", 0), Habits(terse=1.0, careful=1.0))
     assert hand.is_terse and not hand.is_careful
