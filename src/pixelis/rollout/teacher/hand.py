@@ -45,7 +45,7 @@ MARGIN = 0.25
 """Room around a thing on each side, in its longer side."""
 SIGN_MARGIN, CARD_MARGIN = 0.5, 0.3
 """The same around a sign and a card, in the shorter side: what is cut off cannot be read, and coarse eyes miss a card's edge by as much."""
-MAX_LOOKS, _LOOK, _EXTENT = 6, 0.9, 0.35
+MAX_LOOKS, _LOOK, _EXTENT = 6, 0.9, 0.65
 """Looks before a call in one careful trace, how often such a call has one, and how often that is an extent before a measurement."""
 _LOOKED_BEFORE = ("PROP", "OCR", "SEG")
 VIEW_PX = 320
