@@ -19,7 +19,9 @@ train = typer.Typer(help="Train policies; every run is one recipe.", no_args_is_
 @train.command()
 def sight(
     recipe: Annotated[Path, typer.Argument(help="A recipe with a \\[sight] table, such as recipes/nano/sight.toml.")],
-    out: Annotated[Path | None, typer.Option(help="Where to; the recipe says unless given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to; the recipe says unless given. A run that was cut short goes on there.")
+    ] = None,
 ) -> None:
     """A newborn model learns to see: dense training of its vision tower on glances."""
     from pixelis.train.newborn import make_newborn
@@ -39,7 +41,9 @@ def sight(
 @train.command()
 def clear(
     recipe: Annotated[Path, typer.Argument(help="A recipe with a \\[clear] table, such as recipes/nano/clear.toml.")],
-    out: Annotated[Path | None, typer.Option(help="Where to; the recipe says unless given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to; the recipe says unless given. A run that was cut short goes on there.")
+    ] = None,
 ) -> None:
     """A tower that sees learns to see the same over clutter; what reads it stays as it is."""
     from pixelis.policy.prompt import Prompting
@@ -58,7 +62,9 @@ def clear(
 @train.command()
 def primer(
     recipe: Annotated[Path, typer.Argument(help="A recipe with a \\[primer] table, such as recipes/nano/primer.toml.")],
-    out: Annotated[Path | None, typer.Option(help="Where to; the recipe says unless given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to; the recipe says unless given. A run that was cut short goes on there.")
+    ] = None,
 ) -> None:
     """A model that sees learns to point and to think in small steps."""
     from pixelis.train.primer_run import PrimerSettings, run_primer

@@ -191,17 +191,18 @@ def pointing(tmp_path_factory):
 def test_a_primer_that_was_cut_short_goes_on_to_the_same_weights(pointing, tmp_path, monkeypatch):
     keep = Kept.keep
 
-    def keep_and_stop(self, step, recent=None):
-        self.every_s = 0.0
+    def keep_and_stop(self, step, recent=()):
         keep(self, step, recent)
         if step == 2:
             raise DataError("stopped here")
 
+    monkeypatch.setattr(Kept, "every_s", 0.0)
     with monkeypatch.context() as context:
         context.setattr(Kept, "keep", keep_and_stop)
         assert "stopped here" in pixelis("train", "primer", pointing / "primer.toml", "--out", tmp_path / "cut", ok=False).stderr
     assert (tmp_path / "cut" / "state.pt").is_file() and not (tmp_path / "cut" / "model.safetensors").exists()
-    pixelis("train", "primer", pointing / "primer.toml", "--out", tmp_path / "cut")
+    resumed = pixelis("train", "primer", pointing / "primer.toml", "--out", tmp_path / "cut").stdout
+    assert [json.loads(line)["step"] for line in resumed.splitlines() if line.startswith("{")] == [3]
     whole, resumed = (load_file(folder / "model.safetensors") for folder in (pointing / "primer", tmp_path / "cut"))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     rows = [[json.loads(line) for line in (folder / "primer.jsonl").open()] for folder in (pointing / "primer", tmp_path / "cut")]

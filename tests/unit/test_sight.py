@@ -229,41 +229,35 @@ class Killed(Exception):
     pass
 
 
-def killed_at(step: int, monkeypatch) -> None:
-    """From now on a run saves its state after every step, and dies behind step `step`."""
-    keep = Kept.keep
-
-    def keep_and_die(self, at, recent=None):
-        self.every_s = 0.0
-        keep(self, at, recent)
-        if at == step:
-            raise Killed
-
-    monkeypatch.setattr(Kept, "keep", keep_and_die)
-
-
 def test_sight_that_was_cut_short_goes_on_to_the_same_weights(folder, tmp_path, monkeypatch):
     glances = [Glances(1).make(k) for k in range(24)]
     views = [View(view_of(g.image_HWC, FIXED, is_frame=g.is_frame), g.things) for g in glances]
-    settings = SightSettings(steps=8, batch_patches=400)
+    settings = SightSettings(steps=60, batch_patches=200)
 
-    def run(name, settings=settings):
-        return train_sight(folder, views, views[:8], tmp_path / name, settings)
+    def run(name, settings=settings, views=views, log=lambda row: None):
+        return train_sight(folder, views, views[:8], tmp_path / name, settings, log=log)
 
-    whole = load_file(run("whole") / "model.safetensors")
-    with monkeypatch.context() as context, pytest.raises(Killed):
-        killed_at(5, context)
-        run("cut")
-    with pytest.raises(ConfigError, match="another start"):
-        run("cut", replace(settings, rate=1e-3))
-    resumed = load_file(run("cut", replace(settings, minutes=1e3)) / "model.safetensors")
+    def rows(name):
+        return [json.loads(line) | {"seconds": 0} for line in (tmp_path / name / "sight.jsonl").read_text().splitlines()]
+
+    def die(row):
+        if row["step"] == 50:  # its line is written, and the state behind it is not
+            raise Killed
+
+    whole, seen = load_file(run("whole") / "model.safetensors"), []
+    monkeypatch.setattr(Kept, "every_s", 0.0)
+    with pytest.raises(Killed):
+        run("cut", log=die)
+    assert [row["step"] for row in rows("cut")] == [0, 50]
+    for other in ({"settings": replace(settings, rate=1e-3)}, {"views": views[::-1]}):
+        with pytest.raises(ConfigError, match="of other settings, of another start or of other views"):
+            run("cut", **other)
+    resumed = load_file(run("cut", replace(settings, minutes=1e3), log=seen.append) / "model.safetensors")
+    assert [row["step"] for row in seen] == [50, 60] and rows("cut") == rows("whole")
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
-    rows = [[json.loads(line) for line in (tmp_path / name / "sight.jsonl").read_text().splitlines()] for name in ("whole", "cut")]
-    assert [[row["step"] for row in each] for each in rows] == [[0, 8], [0, 8]] and rows[0][1]["dev_recall"] == rows[1][1]["dev_recall"]
     assert not list((tmp_path / "cut").glob("state.*"))
-    with monkeypatch.context() as context, pytest.raises(Killed):
-        killed_at(2, context)
-        run("hurt")
+    with pytest.raises(Killed):
+        run("hurt", log=die)
     state = tmp_path / "hurt" / "state.pt"
     state.write_bytes(state.read_bytes()[:-100])
     with pytest.raises(DataError, match="cannot be read"):
@@ -303,11 +297,20 @@ def test_sight_becomes_clear(folder, tmp_path, monkeypatch):
         for name in ("one", "again")
     )
     assert all(torch.equal(one[name], again[name]) for name in one) and any(not torch.equal(one[name], before[name]) for name in one)
+    keep, seen = Kept.keep, []
+
+    def keep_and_die(self, step, recent=()):
+        keep(self, step, recent)
+        if step == 3:
+            raise Killed
+
+    monkeypatch.setattr(Kept, "every_s", 0.0)
     with monkeypatch.context() as context, pytest.raises(Killed):
-        killed_at(3, context)
+        context.setattr(Kept, "keep", keep_and_die)
         train_clear(folder, *views, tmp_path / "cut", replace(settings, steps=6), num_dev=32)
-    resumed = load_checkpoint(train_clear(folder, *views, tmp_path / "cut", replace(settings, steps=6), num_dev=32)).base.state_dict()
-    assert all(torch.equal(one[name], resumed[name]) for name in one)
+    train_clear(folder, *views, tmp_path / "cut", replace(settings, steps=6), num_dev=32, log=seen.append)
+    resumed = load_checkpoint(tmp_path / "cut").base.state_dict()
+    assert [row["step"] for row in seen] == [6] and all(torch.equal(one[name], resumed[name]) for name in one)
     with pytest.raises(DataError, match="not of the same scenes"):
         train_clear(folder, views[0], views[1][::-1], tmp_path / "no", num_dev=32)
     with pytest.raises(DataError, match="make more views"):

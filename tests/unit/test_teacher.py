@@ -15,6 +15,7 @@ from pixelis.core.media import open_medium
 from pixelis.data.world.items import FAMILIES, make_item, render
 from pixelis.data.world.rng import Rng
 from pixelis.data.world.score import score_answer
+from pixelis.data.world.verify import verify_trajectory
 from pixelis.policy.base import PolicyError, Task
 from pixelis.rollout.collect import LIMITS
 from pixelis.rollout.run import Runner
@@ -161,30 +162,54 @@ def test_a_terse_trace_leaves_checks_out_and_is_as_right(runner):
         assert terse < plain and right >= len(indices) - 1, (family, plain, terse, right)
 
 
-def test_a_careful_trace_looks_before_it_measures_and_points_by_that_look(runner):
-    """Looks come straight before a call by `ref` to them, at most six a trace; all else is as in plain traces."""
+def test_a_careful_trace_looks_before_it_measures(runner):
+    """Looks are true, come straight before a call to the same place, at most six a trace; all else is as in plain traces."""
     ops, looked, right, others, plain = Counter(), 0, 0, 0, 0
-    for family in ("relation", "read_sign", "chart", "size_compare", "count"):
-        for index in range(4_000, 4_004):
-            item = make_item("train", index, family=family)
-            teacher = runner(replace(CAREFUL, careful=1.0))
-            trajectory = teach(teacher, item)
-            looks = [k for k, step in enumerate(trajectory.steps) if "First " in step.thought]
-            assert teacher.policy.hands[item.id].num_looks == len(looks) <= MAX_LOOKS
-            looked += len(looks)
-            for k in looks:
-                look, then = trajectory.steps[k], trajectory.steps[k + 1]
-                assert look.result.is_ok and set(look.call.arguments) == {"bbox_2d"}
-                assert then.thought and look.thought.split(" First ")[0].endswith(then.thought)  # what the call is for is said again
-                assert then.call.arguments["ref"] == k + 1 and "bbox_2d" not in then.call.arguments
-                ops[look.call.op, then.call.op] += 1
-            right += score_answer(item, trajectory.answer or "")
-            others += len(trajectory.steps) - len(looks)
-            plain += len(teach(runner(CAREFUL), item).steps)
-    assert right >= 18 and looked > 30 and abs(others - plain) <= 5  # candidates may come in another order
-    assert set(ops) == {("ZOOM", "PROP"), ("SEG", "PROP"), ("ZOOM", "OCR"), ("ZOOM", "SEG")}, ops
+    wanted = [(family, 4_000 + k) for family in ("relation", "read_sign", "chart", "size_compare", "count") for k in range(4)]
+    for family, index in [*wanted, ("when_appears", 4_000)]:
+        item = make_item("train", index, family=family)
+        teacher = runner(replace(CAREFUL, careful=1.0))
+        trajectory = teach(teacher, item)
+        looks = [k for k, step in enumerate(trajectory.steps) if "First " in step.thought]
+        assert teacher.policy.hands[item.id].num_looks == len(looks) <= MAX_LOOKS
+        assert not teacher.policy.hands[item.id].mistakes
+        looked += len(looks)
+        checks = verify_trajectory(item, trajectory)
+        for k in looks:
+            look, then = trajectory.steps[k], trajectory.steps[k + 1]
+            assert checks[k].is_valid and look.call.arguments.items() <= then.call.arguments.items() and "bbox_2d" in look.call.arguments
+            assert ("frame" in look.call.arguments) is (family == "when_appears")
+            assert then.thought and look.thought.split(" First ")[0].endswith(then.thought)  # what the call is for is said again
+            ops[look.call.op, then.call.op] += 1
+        right += score_answer(item, trajectory.answer or "")
+        others += len(trajectory.steps) - len(looks)
+        plain += len(teach(runner(CAREFUL), item).steps)
+    assert right >= 19 and looked > 30 and abs(others - plain) <= 5  # candidates may come in another order
+    assert min(ops["SEG", "PROP"], ops["ZOOM", "OCR"], ops["ZOOM", "SEG"]) > 0
     hand = Hand(item, Rng("t", 0), Habits(terse=1.0, careful=1.0))
     assert hand.is_terse and not hand.is_careful
+
+
+def test_looks_at_what_is_not_there_are_mistakes_on_purpose(runner):
+    """A list that is wrong, or leads nowhere, is no lesson, nor are the looks at its places; a look that fails is none either."""
+    num = 0
+    for habits in (replace(CAREFUL, careful=1.0, blind=1.0), replace(CAREFUL, careful=1.0, lost=1.0)):
+        for index in range(4_000, 4_006):
+            item = make_item("train", index, family="relation")
+            teacher = runner(habits)
+            trajectory = teach(teacher, item)
+            mistakes = teacher.policy.hands[item.id].mistakes
+            assert sorted(set(mistakes)) == mistakes
+            for k, (step, check) in enumerate(zip(trajectory.steps, verify_trajectory(item, trajectory), strict=True)):
+                if "First " in step.thought:
+                    num += k in mistakes
+                    assert check.is_valid or k in mistakes
+                    assert (k in mistakes) <= (k + 1 in mistakes) or not step.result.is_ok
+    assert num > 5
+    hand = Hand(item, Rng("t", 0), replace(CAREFUL, careful=1.0))
+    calls = hand.act("Red: [1, 2, 3, 4]. Is this it?", "PROP", {"what": "shape", "bbox_2d": [1, 2, 3, 4]}, is_listed=True)
+    assert next(calls).thought == "Red: [1, 2, 3, 4]. Is this it? First its extent."
+    assert calls.send({"error": "nothing_found"}).thought == "That call was wrong. Is this it?" and hand.mistakes == [0]
 
 
 def test_of_three_things_it_says_which_are_left(runner):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from pixelis.core.errors import DataError
 from pixelis.core.store import alone
 from pixelis.policy.vlm_load import load_checkpoint
 from pixelis.train.journal import reopened
-from pixelis.train.kept import Kept, part
+from pixelis.train.kept import Kept, digest_of, part
 from pixelis.train.optim import make_optimizer, set_rate, share_done
 from pixelis.train.sight import fold_time, tokens_of
 from pixelis.train.start import save_whole
@@ -65,52 +65,50 @@ def train_clear(
 
     Raises:
         ConfigError: another run was cut short in `out`.
-        DataError: they are not the same scenes, or too few; another process is at work in `out`.
+        DataError: they are not the same scenes, or too few; another process is at work in `out`, or the state of a run cannot be read.
     """
     _check(plain, cluttered, num_dev)
     torch.manual_seed(settings.seed)
     loaded = load_checkpoint(checkpoint)
     visual = loaded.base.model.visual
     undo = fold_time(visual)
-    targets_VD, is_thing_V = _tokens(visual, plain), [torch.from_numpy(holds_things(view)) for view in plain]
+    targets_VD, is_thing_V = _tokens(visual, plain), [torch.from_numpy(holds_things(view)) for view in plain]  # before its weights move
     visual.requires_grad_(True)
     optimizer = make_optimizer([("visual", visual)], rate=settings.rate, matrix_rate=settings.matrix_rate)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    note_command(out)
-    parts = {"visual": part(visual), "optimizer": part(optimizer)}
-    with alone(out), ExitStack() as stack:
-        kept = Kept(out, settings, [loaded.version, len(plain), num_dev], parts)
-        lines = stack.enter_context(reopened(out / "sight.jsonl", lambda row: row["step"] < kept.step))
-        for step, shown in enumerate(_batches(len(plain), num_dev, settings)):
-            if step < kept.step:
-                continue
-            share = share_done(step, settings.steps, kept.seconds, settings.minutes)
-            if share >= 1 or step % 150 == 0:
-                facts = {"step": step, "seconds": round(kept.seconds)}
-                for name, views in (("plain", plain), ("clutter", cluttered)):
-                    found_VD = torch.cat(_tokens(visual, views[:num_dev]))
-                    facts |= _errors(name, found_VD, torch.cat(targets_VD[:num_dev]), torch.cat(is_thing_V[:num_dev]))
-                lines.write(json.dumps(facts) + "\n")
-                lines.flush()
-                log(facts)
-            if share >= 1:
-                break
-            set_rate(optimizer, share)
-            visual.train()
-            target_VD, weight_V = (torch.cat([of[k] for k, _ in shown]) for of in (targets_VD, is_thing_V))
-            weight_V = 1 + (THING_WEIGHT - 1) * weight_V.float()
-            pixels = [(cluttered if is_cluttered else plain)[k].pixels_HWC for k, is_cluttered in shown]
-            error_V = F.smooth_l1_loss(tokens_of(visual, pixels), target_VD, reduction="none").mean(-1)
-            loss = (error_V * weight_V).sum() / weight_V.sum()
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(visual.parameters(), 1.0)
-            optimizer.step()
-            kept.keep(step + 1)
-    undo()
-    save_whole(loaded, out, prompting=loaded.prompting)
-    kept.done()
+    with alone(out):
+        start = [loaded.version, digest_of(plain), digest_of(cluttered), num_dev]
+        kept = Kept(out, settings, start, {"visual": part(visual), "optimizer": part(optimizer)})
+        note_command(out)
+        with reopened(out / "sight.jsonl", lambda row: row["step"] < kept.step) as lines:
+            for step, chosen in enumerate(islice(_batches(len(plain), num_dev, settings), kept.step, None), start=kept.step):
+                share = share_done(step, settings.steps, kept.seconds, settings.minutes)
+                if share >= 1 or step % 150 == 0:
+                    facts = {"step": step, "seconds": round(kept.seconds)}
+                    for name, views in (("plain", plain), ("clutter", cluttered)):
+                        found_VD = torch.cat(_tokens(visual, views[:num_dev]))
+                        facts |= _errors(name, found_VD, torch.cat(targets_VD[:num_dev]), torch.cat(is_thing_V[:num_dev]))
+                    lines.write(json.dumps(facts) + "\n")
+                    lines.flush()
+                    log(facts)
+                if share >= 1:
+                    break
+                set_rate(optimizer, share)
+                visual.train()
+                shown = [(cluttered if is_cluttered else plain)[k].pixels_HWC for k, is_cluttered in chosen]
+                target_VD, weight_V = (torch.cat([of[k] for k, _ in chosen]) for of in (targets_VD, is_thing_V))
+                weight_V = 1 + (THING_WEIGHT - 1) * weight_V.float()
+                error_V = F.smooth_l1_loss(tokens_of(visual, shown), target_VD, reduction="none").mean(-1)
+                loss = (error_V * weight_V).sum() / weight_V.sum()
+                optimizer.zero_grad()
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(visual.parameters(), 1.0)
+                optimizer.step()
+                kept.keep(step + 1)
+        undo()
+        save_whole(loaded, out, prompting=loaded.prompting)
+        kept.done()
     return out
 
 

@@ -1,11 +1,15 @@
-"""What a stage without a curriculum keeps on disk while it trains, so that a killed one goes on to the same weights."""
+"""What a stage without a curriculum keeps on disk while it trains, so that a killed one goes on.
+
+To the same weights, unless `minutes` is what ends the run: its rates follow the clock then.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from pickle import UnpicklingError
@@ -14,6 +18,7 @@ from typing import Any
 import torch
 
 from pixelis.core.errors import ConfigError, DataError
+from pixelis.train.views import View
 
 STATE_FILE = "state.pt"
 SAVE_EVERY_S = 120.0
@@ -35,38 +40,39 @@ class Kept:
     Args:
         out: the run's folder, in which nobody else is at work.
         settings: a dataclass of the run's values; a state of others is refused.
-        start: what the run begins from, such as a checkpoint's version and the number of views; refused likewise.
+        start: what the run begins from, such as a checkpoint's version and the views; a state of another start is refused.
         parts: all that training changes, by name.
-        every_s: seconds between two states.
 
     Raises:
         ConfigError: the folder holds the state of another run.
         DataError: its state cannot be read.
     """
 
-    def __init__(self, out: Path, settings: Any, start: list[Any], parts: Mapping[str, Part], *, every_s: float = SAVE_EVERY_S) -> None:
-        self.path, self.parts, self.every_s = out / STATE_FILE, parts, every_s
+    every_s = SAVE_EVERY_S
+    """Seconds between two states."""
+
+    def __init__(self, out: Path, settings: Any, start: Sequence[Any], parts: Mapping[str, Part]) -> None:
+        self.path, self.parts = out / STATE_FILE, parts
         own = {key: value for key, value in asdict(settings).items() if key not in MAY_DIFFER}
-        self.about = json.dumps({"settings": own, "start": start}, sort_keys=True)
+        self.about = json.dumps({"settings": own, "start": list(start)}, sort_keys=True)
         self.step, self.recent, self._before = 0, [], 0.0
-        """The next step, losses since the last line of the journal, seconds before this process."""
+        """The next step, losses since the last line of the journal, seconds of earlier processes up to their last state."""
         if self.path.is_file():
             self._load()
         self._begun = self._saved = time.monotonic()
 
     @property
     def seconds(self) -> float:
-        """Spent so far, by all processes of the run."""
+        """Spent up to the last state that was found, and since then by this process."""
         return self._before + time.monotonic() - self._begun
 
-    def keep(self, step: int, recent: list[float] | None = None) -> None:
-        """After a step, `step` being the next: save, if it is time; whole or not at all."""
+    def keep(self, step: int, recent: Sequence[float] = ()) -> None:
+        """After a step, `step` being the next: save, if it is time."""
         if time.monotonic() - self._saved < self.every_s:
             return
-        state = {"about": self.about, "step": step, "seconds": self.seconds, "recent": list(recent or [])}
+        state = {"about": self.about, "step": step, "seconds": self.seconds, "recent": list(recent)}
         state |= {"rng": torch.get_rng_state(), "parts": {name: give() for name, (give, _) in self.parts.items()}}
-        torch.save(state, self.path.with_suffix(".part"))
-        os.replace(self.path.with_suffix(".part"), self.path)
+        save_state(self.path, state)
         self._saved = time.monotonic()
 
     def done(self) -> None:
@@ -76,15 +82,30 @@ class Kept:
     def _load(self) -> None:
         try:
             found = torch.load(self.path, weights_only=True)
-            about, parts = found["about"], found["parts"]
-        except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, UnpicklingError) as error:
+        except (OSError, EOFError, RuntimeError, ValueError, UnpicklingError) as error:
             raise DataError(f"{self.path}: cannot be read ({type(error).__name__}: {error}); delete it and train anew") from None
-        if about != self.about:
-            raise ConfigError(
-                f"{self.path.parent}: holds a run of other settings, of another start or of other views; choose a new folder, or delete "
-                f"{self.path.name} there"
-            )
+        if found.get("about") != self.about:
+            differs = "is of another kind, of other settings, of another start or of other views"
+            raise ConfigError(f"{self.path.parent}: the run that was cut short there {differs}; choose a new folder")
         for name, (_, take) in self.parts.items():
-            take(parts[name])
+            take(found["parts"][name])
         torch.set_rng_state(found["rng"])
         self.step, self._before, self.recent = found["step"], found["seconds"], found["recent"]
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """A run's state, on the disk and whole, or not at all."""
+    with path.with_suffix(".part").open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(path.with_suffix(".part"), path)
+
+
+def digest_of(views: Sequence[View]) -> str:
+    """Tells views from others: a hash over their pixels and things."""
+    seen = hashlib.sha256()
+    for view in views:
+        seen.update(view.pixels_HWC.tobytes())
+        seen.update(repr(view.things).encode())
+    return seen.hexdigest()[:16]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from pixelis.rollout.teacher.hand import GRID
 from pixelis.train.bank import FeatureBank
 from pixelis.train.forward import collate, hidden_states, learnt_logits
 from pixelis.train.journal import reopened
-from pixelis.train.kept import Kept
+from pixelis.train.kept import Kept, digest_of
 from pixelis.train.learner import Dose, Learner
 from pixelis.train.optim import set_rate, share_done
 from pixelis.train.primer import Lessons
@@ -69,51 +68,52 @@ def run_primer(
 
     Raises:
         ConfigError: another run was cut short in `out`.
-        DataError: another process is at work there.
+        DataError: another process is at work there, or the state of a run cannot be read.
     """
     torch.manual_seed(settings.seed)
     loaded = load_checkpoint(checkpoint)
     chat = ChatFormat(loaded.tokenizer, template=loaded.template, merge=2, schemas=prompting.schemas, guide=prompting.guide)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    note_command(out)
-    bank = FeatureBank(Vision(loaded.base, loaded.images, prompting, cache_bytes=1 << 20))
-    refs = encode_views(bank, loaded.base, [*views, *dev], out / FEATURES)
-    learner = Learner(
-        loaded.model, bank.features, lambda_aux=0.0, smoothing=0.0, rate=settings.rate, matrix_rate=settings.matrix_rate,
-        mixed=settings.mixed, seed=settings.seed,
-    )  # fmt: skip
-    lessons = Lessons(views, refs[: len(views)], chat, settings.seed, settings.text_share)
-    dev_lessons = Lessons(dev, refs[len(views) :], chat, DEV_SEED)
-    dev_dose = Dose.plain([dev_lessons.example(k) for k in range(64)])
-    with alone(out), ExitStack() as stack:
-        kept = Kept(out, settings, [loaded.version, len(views)], {"learner": (learner.state, learner.load_state)})
+    with alone(out):
+        bank = FeatureBank(Vision(loaded.base, loaded.images, prompting, cache_bytes=1 << 20))
+        refs = encode_views(bank, loaded.base, [*views, *dev], out / FEATURES)
+        learner = Learner(
+            loaded.model, bank.features, lambda_aux=0.0, smoothing=0.0, rate=settings.rate, matrix_rate=settings.matrix_rate,
+            mixed=settings.mixed, seed=settings.seed,
+        )  # fmt: skip
+        start = [loaded.version, digest_of(views), asdict(prompting)]
+        kept = Kept(out, settings, start, {"learner": (learner.state, learner.load_state)})
+        note_command(out)
+        lessons = Lessons(views, refs[: len(views)], chat, settings.seed, settings.text_share)
+        dev_lessons = Lessons(dev, refs[len(views) :], chat, DEV_SEED)
+        dev_dose = Dose.plain([dev_lessons.example(k) for k in range(64)])
         recent = kept.recent
-        lines = stack.enter_context(reopened(out / "primer.jsonl", lambda row: row["step"] < kept.step))
-        for step in range(kept.step, settings.steps + 1):
-            share = share_done(step, settings.steps, kept.seconds, settings.minutes)
-            set_rate(learner.optimizer, min(1.0, share))
-            if share >= 1 or step % 100 == 0:
-                facts = {
-                    "step": step,
-                    "seconds": round(kept.seconds),
-                    "dev_loss": round(float(np.mean(learner.losses(dev_dose))), 4),
-                    **pointing(learner, bank, dev_dose, loaded.tokenizer),
-                }
-                if recent:
-                    facts["loss"] = round(float(np.mean(recent)), 4)
-                lines.write(json.dumps(facts) + "\n")
-                lines.flush()
-                log(facts)
-                recent = []
-            if share >= 1:
-                break
-            numbers = range(step * settings.batch, (step + 1) * settings.batch)
-            examples = [lessons.example(k, share=step / settings.steps) for k in numbers]
-            recent.append(learner.step([Dose.plain(examples)]).token_loss)
-            kept.keep(step + 1, recent)
-    save_whole(loaded, out, prompting=prompting)
-    kept.done()
+        with reopened(out / "primer.jsonl", lambda row: row["step"] < kept.step) as lines:
+            for step in range(kept.step, settings.steps + 1):
+                share = share_done(step, settings.steps, kept.seconds, settings.minutes)
+                set_rate(learner.optimizer, min(1.0, share))
+                if share >= 1 or step % 100 == 0:
+                    facts = {
+                        "step": step,
+                        "seconds": round(kept.seconds),
+                        "dev_loss": round(float(np.mean(learner.losses(dev_dose))), 4),
+                        **pointing(learner, bank, dev_dose, loaded.tokenizer),
+                    }
+                    if recent:
+                        facts["loss"] = round(float(np.mean(recent)), 4)
+                    lines.write(json.dumps(facts) + "\n")
+                    lines.flush()
+                    log(facts)
+                    recent = []
+                if share >= 1:
+                    break
+                numbers = range(step * settings.batch, (step + 1) * settings.batch)
+                examples = [lessons.example(k, share=step / settings.steps) for k in numbers]
+                recent.append(learner.step([Dose.plain(examples)]).token_loss)
+                kept.keep(step + 1, recent)
+        save_whole(loaded, out, prompting=prompting)
+        kept.done()
     return out
 
 

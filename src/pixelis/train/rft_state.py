@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,6 +16,7 @@ from pixelis.rewards.groups import RewardWeights
 from pixelis.rewards.penalty import FREE_STEPS, PER_EXTRA_STEP, PER_INVALID_CALL
 from pixelis.rewards.running import FamilyStatistics
 from pixelis.train.corridor import CorridorSettings, CorridorState
+from pixelis.train.kept import save_state
 from pixelis.train.policy_learner import PolicyLearner
 from pixelis.train.rft_reward import Curiosity, Invalid, Judge, Structure
 from pixelis.train.start import save_policy
@@ -127,10 +127,7 @@ def claim(out: Path, policy: VlmPolicy, settings: RftSettings) -> None:
 
 def save(out: Path, learner: PolicyLearner, judge: Judge, progress: Progress) -> None:
     """The state, whole or not at all."""
-    part, state = out / "state.part", out / "state.pt"
-    about = asdict(progress)
-    torch.save({"learner": learner.state(), "judge": judge.state(), "progress": about}, part)
-    os.replace(part, state)
+    save_state(out / "state.pt", {"learner": learner.state(), "judge": judge.state(), "progress": asdict(progress)})
 
 
 def resume(out: Path, learner: PolicyLearner, judge: Judge, settings: RftSettings) -> Progress:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from pixelis.core.command import note_command
 from pixelis.core.store import alone
 from pixelis.policy.vlm_load import load_checkpoint
 from pixelis.train.journal import reopened
-from pixelis.train.kept import Kept, part
+from pixelis.train.kept import Kept, digest_of, part
 from pixelis.train.optim import make_optimizer, set_rate, share_done
 from pixelis.train.settling import name_what_is_seen, settle
 from pixelis.train.sight import SightHeads, fold_time, sight_loss, sight_scores, start_placed, start_smooth, targets_of, tokens_of
@@ -55,7 +54,7 @@ def train_sight(
 
     Raises:
         ConfigError: another run was cut short in `out`.
-        DataError: another process is at work there.
+        DataError: another process is at work there, or the state of a run cannot be read.
     """
     torch.manual_seed(settings.seed)
     loaded = load_checkpoint(checkpoint)
@@ -66,42 +65,45 @@ def train_sight(
     heads = SightHeads(visual.config.out_hidden_size)
     visual.train().requires_grad_(True)
     optimizer = make_optimizer([("visual", visual), ("heads", heads)], rate=settings.rate, matrix_rate=settings.matrix_rate)
+    parts = {"visual": part(visual), "heads": part(heads), "optimizer": part(optimizer)}
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    note_command(out)
-    parts = {"visual": part(visual), "heads": part(heads), "optimizer": part(optimizer)}
-    with alone(out), ExitStack() as stack:
-        kept = Kept(out, settings, [loaded.version, len(views)], parts)
-        lines = stack.enter_context(reopened(out / "sight.jsonl", lambda row: row["step"] < kept.step))
-        for step, batch in enumerate(islice(_batches(views, settings), kept.step, None), start=kept.step):
-            share = share_done(step, settings.steps, kept.seconds, settings.minutes)
-            if share >= 1:
-                break
-            set_rate(optimizer, share)
-            outputs = heads(tokens_of(visual, [view.pixels_HWC for view in batch]))
-            loss, scores = sight_loss(outputs, targets_of(batch))
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_([*visual.parameters(), *heads.parameters()], 1.0)
-            optimizer.step()
-            if step % 50 == 0:
-                facts = {"step": step, "seconds": round(kept.seconds), "loss": round(float(loss.detach()), 4)} | _rounded(scores)
-                if step % 200 == 0:
-                    facts |= {f"dev_{k}": v for k, v in _rounded(evaluate(visual, heads, dev)).items()}
-                lines.write(json.dumps(facts) + "\n")
-                lines.flush()
-                log(facts)
-            kept.keep(step + 1)
-        facts = {"step": step, "seconds": round(kept.seconds)}
-        facts |= {f"dev_{k}": v for k, v in _rounded(evaluate(visual, heads, dev)).items()}
-        lines.write(json.dumps(facts) + "\n")
-        log(facts)
-    settle(visual.eval(), heads, dev)
-    name_what_is_seen(loaded.base.get_input_embeddings(), loaded.tokenizer)
-    undo()
-    save_whole(loaded, out)
-    kept.done()
+    with alone(out):
+        kept = Kept(out, settings, [loaded.version, digest_of(views), digest_of(dev)], parts)
+        note_command(out)
+        with reopened(out / "sight.jsonl", lambda row: row["step"] < kept.step) as lines:
+            for step, batch in enumerate(islice(_batches(views, settings), kept.step, None), start=kept.step):
+                share = share_done(step, settings.steps, kept.seconds, settings.minutes)
+                if share >= 1:
+                    break
+                set_rate(optimizer, share)
+                outputs = heads(tokens_of(visual, [view.pixels_HWC for view in batch]))
+                loss, scores = sight_loss(outputs, targets_of(batch))
+                optimizer.zero_grad()
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_([*visual.parameters(), *heads.parameters()], 1.0)
+                optimizer.step()
+                if step % 50 == 0:
+                    facts = {"step": step, "seconds": round(kept.seconds), "loss": round(float(loss.detach()), 4)} | _rounded(scores)
+                    _write(lines, facts | (_examined(visual, heads, dev) if step % 200 == 0 else {}), log)
+                kept.keep(step + 1)
+            _write(lines, {"step": step, "seconds": round(kept.seconds)} | _examined(visual, heads, dev), log)
+        settle(visual.eval(), heads, dev)
+        name_what_is_seen(loaded.base.get_input_embeddings(), loaded.tokenizer)
+        undo()
+        save_whole(loaded, out)
+        kept.done()
     return out
+
+
+def _write(lines: IO[str], facts: dict, log: Callable[[dict], None]) -> None:
+    lines.write(json.dumps(facts) + "\n")
+    lines.flush()
+    log(facts)
+
+
+def _examined(visual: Any, heads: SightHeads, dev: Sequence[View]) -> dict[str, float]:
+    return {f"dev_{key}": value for key, value in _rounded(evaluate(visual, heads, dev)).items()}
 
 
 @torch.no_grad()

@@ -45,9 +45,10 @@ MARGIN = 0.25
 """Room around a thing on each side, in its longer side."""
 SIGN_MARGIN, CARD_MARGIN = 0.5, 0.3
 """The same around a sign and a card, in the shorter side: what is cut off cannot be read, and coarse eyes miss a card's edge by as much."""
-MAX_LOOKS, _LOOK, _EXTENT = 6, 0.9, 0.65
+MAX_LOOKS, _LOOK, _EXTENT = 6, 0.9, 0.5
 """Looks before a call in one careful trace, how often such a call has one, and how often that is an extent before a measurement."""
 _LOOKED_BEFORE = ("PROP", "OCR", "SEG")
+"""Calls that a careful trace looks before."""
 VIEW_PX = 320
 """Longer side of the pupil's view."""
 BLUR_PX, CLEAR_PX = 6.0, 14.0
@@ -190,7 +191,7 @@ class Hand:
             is_flawed: the call itself, or the list before it, is a mistake on purpose.
         """
         if self.is_careful and op in _LOOKED_BEFORE and "bbox_2d" in arguments and self.num_looks < MAX_LOOKS and self.rng.chance(_LOOK):
-            thought, arguments = yield from self._look(thought, op, arguments, is_flawed=is_flawed)
+            thought = yield from self._look(thought, op, arguments, is_listed=is_listed, is_flawed=is_flawed)
         mistake = self._mistake(op, arguments, may_miss=not is_listed)
         if mistake is not None:
             self.mistakes.append(self.step)
@@ -204,23 +205,23 @@ class Hand:
         self.step += 1
         return (yield Act(thought, op, arguments, is_mistake=is_flawed))
 
-    def _look(self, thought: str, op: str, arguments: dict[str, Any], *, is_flawed: bool) -> Part:
-        """A closer look at a place, or its extent, before the call that needs it; the thought and arguments of that call.
+    def _look(self, thought: str, op: str, arguments: dict[str, Any], *, is_listed: bool, is_flawed: bool) -> Part:
+        """A closer look at a place, or its extent, before the call that needs it; what is thought before that call.
 
-        The last sentence is said once more: what the call is for would else lie a turn back.
+        The last sentence is said once more: what the call is for would else lie a turn back. A place from a list is not zoomed into: such
+        a view counts only where it shows what is asked for.
         """
-        first = "SEG" if op == "PROP" and self.rng.chance(_EXTENT) else "ZOOM"
-        place = {key: arguments[key] for key in ("bbox_2d", "frame") if key in arguments}
-        if is_flawed:
-            self.mistakes.append(self.step)
+        first = "SEG" if op == "PROP" and (is_listed or self.rng.chance(_EXTENT)) else "ZOOM"
+        at = self.step
         self.step += 1
         self.num_looks += 1
         said = "First its extent." if first == "SEG" else "First I look closely."
+        place = {key: arguments[key] for key in ("bbox_2d", "frame") if key in arguments}
         response = yield Act(f"{thought} {said}", first, place, is_mistake=is_flawed)
         again = re.split(r"(?<=[.?]) ", thought.strip())[-1]
-        if "error" in response:
-            return again, arguments
-        return again, {key: value for key, value in arguments.items() if key not in place} | {"ref": self.step}
+        if is_flawed or "error" in response:
+            self.mistakes.append(at)
+        return f"That call was wrong. {again}" if "error" in response else again
 
     def _mistake(self, op: str, arguments: dict[str, Any], *, may_miss: bool) -> tuple[str, dict[str, Any]] | None:
         box = arguments.get("bbox_2d")

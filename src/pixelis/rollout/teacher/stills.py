@@ -80,14 +80,14 @@ def count(hand: Hand) -> Plan:
 def size_compare(hand: Hand) -> Plan:
     names = in_question(hand)
     areas: list[tuple[str, str]] = []
-    lead = left(names)
+    lead = still_to_measure(names)
     for number, name in enumerate(names, start=1):
         place, seen, lead = yield from find(hand, name, lead=lead, goal=f"How large is the {name}? ")
         if seen is None:
             return absent(name, lead)
         response = yield from hand.act(f"{lead}I take its extent.", "SEG", place)
         areas.append((plain(response.get("area", 0.0)), name))
-        lead = f"{areas[-1][0]}. {left(names, number)}"
+        lead = f"{areas[-1][0]}. {still_to_measure(names, number)}"
     is_small = "small" in hand.item.question
     if "larger or smaller" in hand.item.question:
         thought, won = choose_aloud(areas, wants_large=True)
@@ -97,8 +97,8 @@ def size_compare(hand: Hand) -> Plan:
     return Final(f"{lead}Which is {'smaller' if is_small else 'larger'}? {thought}.", won)
 
 
-def left(names: list[str], done: int = 0) -> str:
-    """What is still to be measured, said where there are three or more: else the last is forgotten."""
+def still_to_measure(names: list[str], done: int = 0) -> str:
+    """Said where there are three or more things: else the last is forgotten."""
     return f"Left: {', '.join(names[done:]) or 'none'}. " if len(names) > 2 else ""
 
 

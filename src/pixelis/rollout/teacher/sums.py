@@ -67,10 +67,7 @@ def choose_aloud(values: Sequence[tuple[str, str]], *, wants_large: bool) -> tup
     wanted, (best, name) = "more" if wants_large else "less", values[0]
     said = f"{wanted.capitalize()} wins."
     for number, other in values[1:]:
-        steps = compare_aloud(best, number)
-        one, two = ("less", "more") if steps[-1] == "<" else ("more", "less")
-        if steps[-1] == "=":
-            one, two = wanted, "same"
+        steps, one, two = _judged(best, number, wanted)
         said += f" {name} {best}, {other} {number}: {steps}: {one} {name}, {two} {other}."
         if two == wanted:
             best, name = number, other
@@ -90,8 +87,14 @@ def best_aloud(numbers: Sequence[int], word: str) -> str:
     wanted, best = "more" if word == "most" else "less", numbers[0]
     said = f"{' '.join(map(str, numbers))}. {wanted.capitalize()} wins."
     for number in numbers[1:]:
-        steps = compare_aloud(str(best), str(number))
-        one, two = {"<": ("less", "more"), ">": ("more", "less"), "=": (wanted, "same")}[steps[-1]]
+        steps, one, two = _judged(str(best), str(number), wanted)
         said += f" {best}, {number}: {steps}: {one} {best}, {two} {number}."
         best = number if two == wanted else best
     return f"{said} The {word}: {best}"
+
+
+def _judged(a: str, b: str, wanted: str) -> tuple[str, str, str]:
+    """How two numbers compare digit by digit, and "more", "less" or "same" for each; of equal ones the first is what is wanted."""
+    steps = compare_aloud(a, b)
+    one, two = {"<": ("less", "more"), ">": ("more", "less"), "=": (wanted, "same")}[steps[-1]]
+    return steps, one, two

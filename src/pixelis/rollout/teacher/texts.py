@@ -150,8 +150,8 @@ def _leader(hand: Hand) -> Plan:
     return Final(f"The row is {text}.", text) if text else UNREAD
 
 
-GAP = 10
-"""Room on both sides of an upright bar's label, on the wire."""
+LABEL_GAP, VALUE_GAP = 10, 30
+"""Room on both sides of an upright bar's label and of its number, on the wire: a label may be that much wider than the number."""
 
 
 def chart(hand: Hand) -> Plan:
@@ -176,7 +176,7 @@ def chart(hand: Hand) -> Plan:
         if is_lying:
             bar = [x0, y0, card[2], y1]
         else:
-            bar = [max(0, x0 - GAP), card[1], min(1000, x1 + GAP), y1]
+            bar = [max(0, x0 - LABEL_GAP), card[1], min(1000, x1 + LABEL_GAP), y1]
         thought = f"{lead}Bar {name} {label['bbox_2d']}. I read along it."
         response = yield from hand.act(thought, "OCR", {"bbox_2d": bar})
         number = next((n for s in spans_of(response) if (n := number_in(s["text"])) is not None), None)
@@ -215,7 +215,7 @@ def _extreme_bar(hand: Hand) -> Plan:
     if _is_lying([box for _, box in hand.item.evidence.boxes]):
         strip = [card[0], at[1], at[2], at[3]]
     else:
-        strip = [max(0, at[0] - 2 * GAP), at[1], min(1000, at[2] + 2 * GAP), card[3]]
+        strip = [max(0, at[0] - VALUE_GAP), at[1], min(1000, at[2] + VALUE_GAP), card[3]]
     thought = f"{best_aloud([n for n, _ in known], word)} {at}."
     if hand.is_terse:
         name = label["text"].lower()
