@@ -155,7 +155,8 @@ def test_the_recipes_are_read(path):
 
     kind = {
         "cota": config_train.CotaRecipe, "cota_lost": config_train.CotaRecipe, "cota_terse": config_train.CotaRecipe,
-        "cota_careful": config_train.CotaRecipe, "sft_careful": config_train.SftRecipe, "rft_careful": config_train.RftRecipe,
+        "cota_careful": config_train.CotaRecipe, "sft_careful": config_train.SftRecipe,
+        "sft_careful_all": config_train.SftRecipe, "rft_careful": config_train.RftRecipe,
         "sft_lost": config_train.SftRecipe, "sft_terse": config_train.SftRecipe,
         "sight": config_train.SightRecipe, "primer": config_train.PrimerRecipe,
         "sft": config_train.SftRecipe, "sft_all": config_train.SftRecipe, "rft": config_train.RftRecipe, "ttrl": config_ttrl.AdaptRecipe,
