@@ -22,11 +22,11 @@ from pixelis.core.errors import DataError
 from pixelis.core.store import alone
 from pixelis.policy.vlm_load import load_checkpoint
 from pixelis.train.journal import reopened
-from pixelis.train.kept import Kept, digest_of, part
+from pixelis.train.kept import Kept, part
 from pixelis.train.optim import make_optimizer, set_rate, share_done
 from pixelis.train.sight import fold_time, tokens_of
 from pixelis.train.start import save_whole
-from pixelis.train.views import TOKEN_PX, View
+from pixelis.train.views import TOKEN_PX, View, digest_of
 
 CLUTTER_SHARE = 0.65
 """Of what is shown; the rest is shown plain, so that plain sight is kept."""

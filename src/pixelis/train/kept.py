@@ -5,7 +5,6 @@ To the same weights, unless `minutes` is what ends the run: its rates follow the
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -18,7 +17,6 @@ from typing import Any
 import torch
 
 from pixelis.core.errors import ConfigError, DataError
-from pixelis.train.views import View
 
 STATE_FILE = "state.pt"
 SAVE_EVERY_S = 120.0
@@ -100,12 +98,3 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(path.with_suffix(".part"), path)
-
-
-def digest_of(views: Sequence[View]) -> str:
-    """Tells views from others: a hash over their pixels and things."""
-    seen = hashlib.sha256()
-    for view in views:
-        seen.update(view.pixels_HWC.tobytes())
-        seen.update(repr(view.things).encode())
-    return seen.hexdigest()[:16]

@@ -21,13 +21,13 @@ from pixelis.rollout.teacher.hand import GRID
 from pixelis.train.bank import FeatureBank
 from pixelis.train.forward import collate, hidden_states, learnt_logits
 from pixelis.train.journal import reopened
-from pixelis.train.kept import Kept, digest_of
+from pixelis.train.kept import Kept
 from pixelis.train.learner import Dose, Learner
 from pixelis.train.optim import set_rate, share_done
 from pixelis.train.primer import Lessons
 from pixelis.train.rehearsal import encode_views
 from pixelis.train.start import save_whole
-from pixelis.train.views import View
+from pixelis.train.views import View, digest_of
 from pixelis.train.vocabulary import MAX_COORDINATE
 
 DEV_SEED = 10_000

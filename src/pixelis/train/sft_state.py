@@ -15,6 +15,7 @@ import torch
 from pixelis.core.errors import ConfigError, DataError
 from pixelis.policy.vlm_load import Checkpoint
 from pixelis.train import curriculum
+from pixelis.train.kept import save_state
 from pixelis.train.learner import Learner
 from pixelis.train.rehearsal import RehearsalSettings
 
@@ -107,7 +108,7 @@ def save(out: Path, learner: Learner, progress: Progress, hardness: np.ndarray) 
         part.mkdir()
     ranks.wait()
     about = {"progress": progress.__dict__, "hardness": torch.from_numpy(hardness), "ranks": ranks.count}
-    torch.save(learner.state() | about, ranks.own(part / "state.pt"))
+    save_state(ranks.own(part / "state.pt"), learner.state() | about)
     ranks.wait()
     if ranks.is_first:
         old = out / "state.old"

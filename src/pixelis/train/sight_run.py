@@ -16,12 +16,12 @@ from pixelis.core.command import note_command
 from pixelis.core.store import alone
 from pixelis.policy.vlm_load import load_checkpoint
 from pixelis.train.journal import reopened
-from pixelis.train.kept import Kept, digest_of, part
+from pixelis.train.kept import Kept, part
 from pixelis.train.optim import make_optimizer, set_rate, share_done
 from pixelis.train.settling import name_what_is_seen, settle
 from pixelis.train.sight import SightHeads, fold_time, sight_loss, sight_scores, start_placed, start_smooth, targets_of, tokens_of
 from pixelis.train.start import save_whole
-from pixelis.train.views import PATCH, View
+from pixelis.train.views import PATCH, View, digest_of
 
 
 @dataclass(frozen=True)
