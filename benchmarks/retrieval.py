@@ -328,7 +328,8 @@ def measure(args: argparse.Namespace, spec: KeySpec, path: Path) -> str:
     lines = [
         "# Retrieval",
         "",
-        f"Made by `python benchmarks/retrieval.py --items {args.items} --dim-text {args.dim_text} --dim-pixel {args.dim_pixel} "
+        f"Made by `python benchmarks/retrieval.py --folder FOLDER --out docs/results/retrieval.md "
+        f"--items {args.items} --dim-text {args.dim_text} --dim-pixel {args.dim_pixel} "
         f"--queries {args.queries} --beside {args.beside} --rotations {args.rotations} "
         f"--seed {args.seed}`, which says how the keys are drawn. "
         f"{os.cpu_count()} CPU cores, {args.queries} questions, the truth is the exact scan over all stored keys.",

@@ -18,7 +18,8 @@ from pixelis.serve.report.table import Cell, Table, cells
 PAPER = "the paper, 8B"
 PAPER_TOOL_S = {"SEG/ZOOM": 1.17, "TRK": 1.42, "OCR": 0.39, "TEMP": 1.57, "PROP": 0.16}
 """Tool-side seconds per query. Source: paper §4.4, table of latency by component."""
-PAPER_RETRIEVAL_S, PAPER_TOOLS_S = 0.34, 5.05
+PAPER_RETRIEVAL_S = 0.34
+"""The paper's total of 5.05 s counts this in."""
 PAPER_TOTAL_S = {50: 5.8, 90: 8.1, 95: 10.2}
 """Percentiles of end-to-end seconds."""
 
@@ -60,7 +61,7 @@ def _rows(evaluations: Sequence[Evaluation], streams: Sequence[Journal]) -> list
     totals = [list(seconds_of(stream, ("total",))) for stream in streams]
     return [
         *(row(name, paper, [_tool_s(one, name.split("/")) for one in evaluations]) for name, paper in PAPER_TOOL_S.items()),
-        row("tool side, all", PAPER_TOOLS_S, [_tool_s(one, (*OPS, NO_CALL)) for one in evaluations]),
+        row("all tools", sum(PAPER_TOOL_S.values()), [_tool_s(one, (*OPS, NO_CALL)) for one in evaluations]),
         row("policy", None, [s.policy for s in seconds]),
         row("retrieval and voting, p50", PAPER_RETRIEVAL_S, of_streams=[_percentile(values, 50) for values in voting]),
         row("retrieval and voting, p95", None, of_streams=[_percentile(values, 95) for values in voting]),
