@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from pixelis.core.geometry import Box
 from pixelis.core.media import MediumInfo
-from pixelis.core.ops import OPS, Call, OcrOutput, Result, TempOutput, ZoomOutput
+from pixelis.core.ops import OPS, Call, OcrOutput, Result, Segment, TempOutput, ZoomOutput
 from pixelis.core.trajectory import PolicyInfo, Step, Trajectory
 from pixelis.policy.buffer import ImageRef, PlacedImage
 from pixelis.policy.exposure import at_exposure
@@ -36,8 +36,18 @@ def test_arguments_by_hand():
     assert arguments_of(Call(op="SEG", arguments={"bbox_2d": [100, 200, 300, 400]}), IMAGE)[:6] == [0.1, 0.2, 0.3, 0.4, 1.0, 0.0]
     assert arguments_of(Call(op="SEG", arguments={"point": [500, 250]}), IMAGE)[:5] == [0.5, 0.25, 0.5, 0.25, 1.0]
     assert arguments_of(Call(op="TRK", arguments={"ref": 1, "from_s": 2.5, "to_s": 5.0}), VIDEO) == [0, 0, 0, 0, 0, 1, 0.25, 0.5]
-    for odd in (None, Call(op="SEG", arguments={"bbox_2d": ["x", 1, 2, 3]}), Call(op="SEG", arguments={"bbox_2d": [1, 2]})):
-        assert arguments_of(odd, IMAGE) == [0.0] * NUM_ARGUMENTS
+    odd = (
+        {"bbox_2d": ["x", 1, 2, 3]},
+        {"bbox_2d": [1, 2]},
+        {"bbox_2d": 5},
+        {"point": 3},
+        {"window": 5},
+        {"bbox_2d": True},
+        {"point": "ab"},
+        {"from_s": [1]},
+    )
+    for one in (None, *(Call(op="SEG", arguments=arguments) for arguments in odd)):
+        assert arguments_of(one, IMAGE) == [0.0] * NUM_ARGUMENTS
 
 
 def step_of(call, output) -> Step:
@@ -97,6 +107,26 @@ def test_a_time_alone_means_whole_frames():
     step = step_of(step.call, boxed)
     one = replace(one, steps=(step,))
     assert float(step_inputs(one, example, states, states).visual_SD[0, 0]) == np.mean([4, 5, 6, 7])  # the frame nearest to 30 is the last
+
+
+@pytest.mark.parametrize(
+    ("box", "start_s", "end_s", "tokens"),
+    [
+        (None, 0.0, 10.0, range(8)),  # both shown frames lie inside
+        (None, 8.0, 9.8, range(4, 8)),  # the last one, frame 39 at 9.75 s
+        (None, 1.0, 3.0, range(4)),  # none inside: the one nearest to the middle
+        (Box(0, 0, 99, 100), 6.0, 8.0, range(4, 8)),  # where it was found, and not at the first frame of the window that was searched
+    ],
+)
+def test_a_stretch_of_time_is_seen_where_it_is(box, start_s, end_s, tokens):
+    trajectory, example = zoomed()
+    shown = tuple(PlacedImage(ImageRef(f"{'b' * 64}:{frame}", (1, 4, 4)), 4 * k, 4 * k + 4) for k, frame in enumerate((0, 39)))
+    found = TempOutput(event="appears", box=box, first_frame=0, last_frame=39, segments=(Segment(start_s=start_s, end_s=end_s, score=1.0),))
+    step = step_of(Call(op="TEMP", arguments={"event": "appears"}), found)
+    example = Example(example.ids_T, example.role_T, example.positions_3T, shown, example.turns[:1], "t")
+    states = torch.arange(17.0)[:, None]
+    visual = step_inputs(replace(trajectory, medium=VIDEO, steps=(step,)), example, states, states).visual_SD
+    assert float(visual[0, 0]) == np.mean(tokens)
 
 
 @pytest.mark.parametrize("stops", [0.0, 0.517, -0.25])

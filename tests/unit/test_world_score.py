@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pixelis.data.world.item import Evidence, Item, Truth
-from pixelis.data.world.score import fold, score_answer
+from pixelis.data.world.score import chosen_letter, fold, score_answer
 from pixelis.data.world.words import Style
 
 
@@ -76,6 +76,10 @@ def item(answer: str, kind: str, *, accept: tuple[str, ...] = (), choices: tuple
         ("there is no red star", "none", "noble red", 0),
         ("never", "none", "it does not disappear", 1),
         ("never", "none", "it doesn't", 1),
+        ("never", "none", "it does not matter: 3", 0),
+        ("never", "none", "I do not know", 0),
+        ("there is no red star", "none", "red, but I have never seen it so bright", 0),
+        ("there is no red star", "none", "there is no star, but a circle", 1),
         ("never", "none", "2.4", 0),
         ("there is no red star", "none", "There isn't a red star", 1),
         ("there is no red star", "none", "a star is there", 0),
@@ -98,6 +102,7 @@ def test_other_right_answers_count():
         ("(B)", 1),
         ("B.", 1),
         ("B) red", 1),
+        ("B)red", 1),
         ("B. red", 1),
         ("red", 1),
         ("Answer: B", 1),
@@ -111,10 +116,47 @@ def test_other_right_answers_count():
         ("C", 0),
         ("E", 0),
         ("a red one", 0),
+        ("B red", 1),
+        ("B blue", 0),
+        ("b) red, as the sign says", 1),
+        ("B or A", 0),
+        ("B. or A.", 0),
+        ("b and a", 0),
+        ("A. Or rather B.", 0),
+        ("A red", 1),  # an article before an option's own words
+        ("the red", 1),
     ],
 )
 def test_letters(said, right):
     assert score_answer(item("B", "word", choices=("blue", "red", "green")), said) == right
+
+
+@pytest.mark.parametrize(
+    ("said", "letter"),
+    [
+        ("a triangle", None),
+        ("A", "A"),
+        ("a", "A"),
+        ("a square", "A"),
+        ("A square", "A"),
+        ("a circle", "B"),
+        ("a big circle", None),
+        ("a ring, not a square", None),
+        ("A or B", None),
+        ("a. square", "A"),
+        ("a. circle", None),
+        ("(A) it has four corners", "A"),
+        ("D", None),
+        ("", None),
+    ],
+)
+def test_an_article_is_no_letter(said, letter):
+    assert chosen_letter(said, ("square", "circle", "ring")) == letter
+    assert score_answer(item("A", "word", choices=("square", "circle", "ring")), said) == float(letter == "A")
+
+
+def test_options_that_read_alike_are_told_by_their_letters_alone():
+    assert [chosen_letter(said, ("red", "a red", "blue")) for said in ("red", "A", "b", "b. red")] == [None, "A", "B", "B"]
 
 
 def test_times_as_options():

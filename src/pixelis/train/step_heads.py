@@ -97,9 +97,10 @@ def arguments_of(call: Call | None, medium: MediumInfo) -> list[float]:
     if call is None:
         return [0.0] * NUM_ARGUMENTS
     wire = call.arguments
-    box = wire.get("bbox_2d") or (list(wire.get("point") or []) * 2)
+    box, point, window = (value if isinstance(value := wire.get(name), list) else [] for name in ("bbox_2d", "point", "window"))
+    box = box or point * 2
     box = [float(v) / 1000 for v in box] if len(box) == 4 and all(isinstance(v, (int, float)) for v in box) else []
-    window = wire.get("window") or [wire.get("from_s", wire.get("frame", 0.0)), wire.get("to_s", wire.get("frame", 0.0))]
+    window = window or [wire.get("from_s", wire.get("frame", 0.0)), wire.get("to_s", wire.get("frame", 0.0))]
     length = medium.duration_s or 1.0
     times = [float(v) / length if isinstance(v, (int, float)) else 0.0 for v in window][:2]
     numbers = [*(box or [0.0] * 4), float(bool(box)), float("ref" in wire), *times]
@@ -125,20 +126,27 @@ def _looked_at(
 
 
 def _per_frame(footprint: Footprint, medium: MediumInfo, shown: Sequence[PlacedImage]) -> list[tuple[PlacedImage, object]]:
-    """Where the model saw what a step touched: each box on the shown frame nearest to its own; whole frames where only a time is known."""
+    """Where the model saw what a step touched, as pairs of a shown image and a box (None: all of it).
+
+    - Known frames: each box on the shown frame nearest to its own.
+    - A stretch of time: the shown frames inside it, or the one nearest to its middle, in the region that was asked about.
+    - A region alone: that region.
+    """
     if not shown:
         return []
     frames = [shown_frame(placed.image.sha256)[1] for placed in shown]
 
-    def nearest(frame: int) -> PlacedImage:
+    def nearest(frame: float) -> PlacedImage:
         return shown[int(np.argmin([abs(f - frame) for f in frames]))]
 
+    if footprint.span is not None and not footprint.frames:
+        start, end = footprint.span.start_s * (medium.fps or 1.0), footprint.span.end_s * (medium.fps or 1.0)
+        inside = [frame for frame in frames if start <= frame <= end] or [(start + end) / 2]
+        region = footprint.boxes[0][1] if footprint.boxes else None
+        return [(nearest(frame), region) for frame in inside]
     if footprint.boxes:
         return [(nearest(frame), box) for frame, box in footprint.boxes]
-    if footprint.frames or footprint.span is not None:
-        wanted = footprint.frames or tuple(frames)
-        return [(nearest(frame), None) for frame in wanted]
-    return []
+    return [(nearest(frame), None) for frame in footprint.frames]
 
 
 def tokens_under(box: object, medium: MediumInfo, grid: tuple[int, int]) -> np.ndarray:

@@ -14,7 +14,7 @@ from pixelis.core.errors import DataError
 from pixelis.core.ops import record
 from pixelis.core.trajectory import Trajectory
 from pixelis.data.world.item import LETTERS
-from pixelis.data.world.score import fold
+from pixelis.data.world.score import chosen_letter, fold
 from pixelis.rewards.answer import is_flood, normalised
 from pixelis.ttrl.evidence import Evidence, evidence_of
 from pixelis.ttrl.reliability import Cast, signature
@@ -125,12 +125,8 @@ def label_of(answer: str | None, choices: Sequence[str] = ()) -> str | None:
     """
     if answer is None or not answer.strip():
         return None
-    bare, folded = answer.strip(" ().:"), fold(answer)
-    for letter, choice in zip(LETTERS, choices, strict=False):
-        if bare.upper() == letter or (folded and folded in (fold(choice), fold(f"{letter} {choice}"))):
-            return letter
     # Folding drops articles, and would lose the answer "A".
-    return folded or normalised(answer) or None
+    return chosen_letter(answer, choices) or fold(answer) or normalised(answer) or None
 
 
 def in_words(answer: str | None, choices: Sequence[str] = ()) -> str | None:

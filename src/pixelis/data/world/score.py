@@ -1,11 +1,12 @@
 """Right or wrong: one pure rule per kind of answer.
 
-- Multiple choice: the letter, written as `B`, `(b)`, `B.`, `B. red`, or the option's own words.
+- Multiple choice: the letter, written as `B`, `(b)`, `B.`, `B. red`, `B red`, or the option's own words; see `chosen_letter`.
 - word: equal after folding (below), or one of the item's other right answers.
 - text (read off a sign): equal after folding; blanks inside are ignored too, since a reader may join or split a line.
 - number: equal as numbers; "three" is 3, "1,200" is 1200.
 - time: the first number, in seconds, within 0.3 s of the truth.
-- none (false premise): any denial: "there is no ...", "no ...", "none", "never", "nothing", "... does not ...", "... is not there".
+- none (false premise): any denial: "there is no ...", "no ...", "none", "never", "nothing", "... does not ...", "... is not there". What
+  stands behind a "but", and not knowing, are none.
 
 Folding: NFKC, lower case, "gray" to "grey", punctuation to blanks (a decimal point inside a number stays), articles dropped,
 number words to digits, blanks joined.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 from pixelis.data.world.item import LETTERS, Item
 
@@ -25,10 +27,12 @@ _NUMBERS = {
 }
 _DENIAL = re.compile(
     r"^(no|none|never|nothing|nowhere|neither)\b"
-    r"|\b(there (is|are|was|were) (no|not|none)|there (isn|wasn|aren) t|(does|do|did) not|(doesn|don|didn) t"
+    r"|\b(there (is|are|was|were) (no|not|none)|there (isn|wasn|aren) t|((does|do|did) not|(doesn|don|didn) t)(?! (matter|mind|know|tell))"
     r"|not (there|present|visible|exist)|never|no such|absent)\b"
 )
-_LETTER = re.compile(r"^\(?([a-h])\)?(?:[.:)]|$|\s)", re.IGNORECASE)
+_LETTER = re.compile(r"\(?([a-h])(?:(?P<mark>\)?[.:]|\))|(?=\s|$))", re.IGNORECASE)
+_OTHER_LETTER = re.compile(r"(?:^|\s)\(?([a-h])(?:\)|[.:])(?=\s|$)", re.IGNORECASE)
+_BUT = re.compile(r"\bbut\b.*", re.IGNORECASE | re.DOTALL)
 
 
 def fold(text: str) -> str:
@@ -44,26 +48,30 @@ def fold(text: str) -> str:
 
 def score_answer(item: Item, answer: str) -> float:
     """1.0 for a right answer, 0.0 for a wrong or empty one."""
-    return float(bool(answer.strip()) and (_right_letter(item, answer.strip()) if item.choices else _right(item, answer)))
+    if item.choices:
+        return float(chosen_letter(answer, item.choices) == item.answer)
+    return float(bool(answer.strip()) and _right(item, answer))
 
 
-def _right_letter(item: Item, answer: str) -> bool:
-    for letter, choice in zip(LETTERS, item.choices, strict=False):
-        if fold(answer) == fold(choice) and not _is_letter(answer):
-            return letter == item.answer
-    found = _LETTER.match(re.sub(r"^(the )?(answer|option|choice)( is)?:?\s+", "", answer, flags=re.IGNORECASE))
-    if not found or found.group(1).upper() != item.answer:
-        return False
-    rest = fold(answer[found.end() :])
-    return not rest or rest == fold(item.plain_answer) or found.start() > 0 or not _is_option(item, rest)
+def chosen_letter(answer: str, choices: Sequence[str]) -> str | None:
+    """The letter of the option that an answer names; None where it names none, or more than one.
 
-
-def _is_letter(answer: str) -> bool:
-    return len(answer.strip("().: ")) == 1 and answer.strip("().: ").isalpha()
-
-
-def _is_option(item: Item, folded: str) -> bool:
-    return any(folded == fold(choice) for choice in item.choices)
+    A letter alone or with a mark ("B", "(b)", "B. red", "the answer is B"), whose further words are not another option's; an option's own
+    words ("a triangle" is one, and no letter A), with or without its letter ("B red").
+    """
+    text = re.sub(r"^(the )?(answer|option|choice)( is)?:?\s+", "", answer.strip(), flags=re.IGNORECASE)
+    words = {letter: fold(choice) for letter, choice in zip(LETTERS, choices, strict=False)}
+    found = _LETTER.match(text)
+    letter = found.group(1).upper() if found else ""
+    rest = text[found.end() :] if found else ""
+    if letter in words and (found.group("mark") or not rest.strip()):
+        others = {other.upper() for other in _OTHER_LETTER.findall(rest)} & set(words) - {letter}
+        is_other = fold(rest) != words[letter] and fold(rest) in words.values()
+        return None if others or is_other else letter
+    if letter in words and fold(rest) == words[letter]:
+        return letter
+    same = [letter for letter, choice in words.items() if choice and fold(text) == choice]
+    return same[0] if len(same) == 1 else None
 
 
 def _right(item: Item, answer: str) -> bool:
@@ -74,7 +82,7 @@ def _right(item: Item, answer: str) -> bool:
     if item.answer_kind == "number":
         return re.fullmatch(r"-?\d+(\.\d+)?", said) is not None and float(said) == float(item.answer)
     if item.answer_kind == "none":
-        return _DENIAL.search(said) is not None
+        return _DENIAL.search(fold(_BUT.sub("", answer))) is not None
     right = {fold(text) for text in (item.answer, *item.accept)}
     if item.answer_kind == "text":
         return said.replace(" ", "") in {text.replace(" ", "") for text in right}
