@@ -146,21 +146,23 @@ def _serve(wanted: AdaptRecipe, folder: Path, checkpoint: str, *, log: Any, has_
         "tools": json.loads(tools.model_dump_json()),
         "adapter": wanted.adapter,
     }
-    sets = _excluded(wanted)
+    sets, insight = _excluded(wanted), Insight.of(wanted.adapter or where, hidden)
+    watched = wanted.calibration if wanted.calibration and wanted.num_canaries and Path(wanted.calibration).is_dir() else None
+    for line in _missing(wanted, has_insight=insight is not None, has_canaries=watched is not None):
+        err.print(f"note: {line}")
     if sets:
         about["excluded"] = [asdict(one) for one in sets]
     kept = wanted.memory
 
     def serving(memory: Any) -> Adapter:
         note_command(folder)  # by now the folder is known to be this run's
-        watched = wanted.calibration if wanted.calibration and wanted.num_canaries and Path(wanted.calibration).is_dir() else None
         return Adapter(
             policy,
             make_executor(tools),
             tools,
             settings,
             memory=memory,
-            insight=Insight.of(wanted.adapter or where, hidden),
+            insight=insight,
             canary=(lambda bank: canaries(watched, policy, bank, count=wanted.num_canaries)) if watched else None,
         )
 
@@ -181,6 +183,20 @@ def _serve(wanted: AdaptRecipe, folder: Path, checkpoint: str, *, log: Any, has_
         )
     finally:
         policy.close()
+
+
+def _missing(wanted: AdaptRecipe, *, has_insight: bool, has_canaries: bool) -> list[str]:
+    """What phase 3 goes without, and how to get it."""
+    lines = []
+    if not wanted.calibration:
+        lines.append("no calibration: confidences count as they are, no conformal set holds an answer back; run --fit on labelled queries")
+    if wanted.adapt.learns and wanted.adapt.rate > 0 and wanted.num_canaries and not has_canaries:
+        lines.append("no canaries: no update is taken back for harm on labelled items; name a calibration run's folder, not its file")
+    if not wanted.excluded and wanted.adapt.neighbours:
+        lines.append("nothing is excluded: the memory takes in every medium; name what the policy is examined on under [[excluded]]")
+    if not has_insight:
+        lines.append("no step heads beside the checkpoint: curiosity, coherence and the value of a query take no part; phase 2 leaves them")
+    return lines
 
 
 def _log_json(row: dict[str, Any]) -> None:

@@ -16,10 +16,13 @@ from tests.e2e.inprocess import pixelis
 from pixelis.core.command import read_commands
 from pixelis.core.errors import DataError
 from pixelis.data.cota.load import read_traces
+from pixelis.policy.prompt import Prompting
 from pixelis.policy.vlm_load import load_checkpoint
 from pixelis.retrieval.audit import AUDIT_FILE
 from pixelis.testing.tiny_vlm import make_checkpoint
 from pixelis.train.kept import Kept
+from pixelis.train.start import load_learner
+from pixelis.ttrl.insight import Insight
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -82,7 +85,11 @@ def papers_sft(traces, tmp_path_factory):
 def test_the_papers_recipe_on_a_tiny_model(papers_sft):
     tiny, run = papers_sft
     assert (run / "policy" / "adapter_model.safetensors").is_file()
-    assert load_checkpoint(tiny, adapter=run / "policy")
+    # An adapter is prompted as it was trained to be, and is another policy than its base.
+    bare, trained = load_checkpoint(tiny), load_checkpoint(tiny, adapter=run / "policy")
+    assert (bare.prompting.max_frame_pixels, trained.prompting.max_frame_pixels) == (Prompting().max_frame_pixels, 262144)
+    learner = load_learner(tiny, adapter=run / "policy")
+    assert learner.prompting == trained.prompting and learner.version == trained.version != bare.version
 
 
 def test_the_papers_second_phase_on_a_tiny_model(papers_sft, tmp_path):
@@ -100,7 +107,9 @@ def test_the_papers_second_phase_on_a_tiny_model(papers_sft, tmp_path):
     rows = [json.loads(line) for line in pixelis("train", "rft", tmp_path / "rft.toml", *options).stdout.splitlines() if line[0] == "{"]
     # The policy begins as its anchor, and training sees what the sampler saw.
     assert [row["update"] for row in rows] == [0, 1] and rows[0]["kl"] == 0 and rows[0]["mismatch"] < 1e-3
-    assert load_checkpoint(tiny, adapter=tmp_path / "rft" / "policy")
+    learnt = load_checkpoint(tiny, adapter=tmp_path / "rft" / "policy")
+    assert learnt.prompting.max_frame_pixels == 262144
+    assert Insight.of(tmp_path / "rft" / "policy", 64) is not None and Insight.of(run / "policy", 64) is None
     assert "leave out [lora]" in pixelis("train", "rft", _with_lora(tmp_path / "rft.toml"), *options, ok=False).stderr
     assert [command.words[1:3] for command in read_commands(run)] == [("train", "sft")]
     (noted,) = read_commands(tmp_path / "rft")  # what was refused is not noted
@@ -115,16 +124,18 @@ def test_the_papers_third_phase_on_a_tiny_model(papers_sft, tmp_path):
         'dtype = "bfloat16"': 'dtype = "float32"', "max_new_tokens = 512": "max_new_tokens = 12", "max_steps = 12": "max_steps = 2",
         'segments = ["8000 lighting:3"]': 'segments = ["2 lighting:3"]\nfamilies = ["no_tool"]', "rollouts = 8 ": "rollouts = 2 ",
         'adapter = "runs/paper-8b/rft/policy"': f'adapter = "{run / "policy"}"',
+        'calibration = "runs/paper-8b/ttrl-calibrate"': 'calibration = ""', '[[excluded]] ': "[[excluded]]", "items = 1000": "items = 1",
     }.items():  # fmt: skip
         assert old in text
         text = text.replace(old, new)
     recipe = tmp_path / "ttrl.toml"
     plain = recipe.with_name("plain.toml")
-    plain.write_text(text)
-    recipe.write_text(f'{text}\n[[excluded]]\nsplit = "dev"\nitems = 1\n')
+    plain.write_text(text[: text.index("[[excluded]]")] + text[text.index("[corridor]") :])
+    recipe.write_text(text)
     out = tmp_path / "ttrl"
     done = pixelis("adapt", recipe, "--checkpoint", tiny, "--out", out, "--json")
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert "no calibration" in done.stderr and "no step heads" in done.stderr  # what SFT leaves has none
     # The policy begins as its own average, and a vote without answers teaches nothing: only the KL acts, and it is 0.
     assert [row["query"] for row in rows] == [0, 1] and all(row["kl"] < 1e-6 and row["masked"] for row in rows)
     assert load_checkpoint(tiny, adapter=out / "policy" / "policy")

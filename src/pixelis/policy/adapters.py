@@ -70,6 +70,11 @@ def continue_adapters(base: Any, folder: str | Path) -> Any:
     return _with_followers(model, model.peft_config[POLICY])
 
 
+def beside(folder: str | Path, name: str) -> Path | None:
+    """The folder in which a run left the file `name` for an adapter that it trained: the adapter's own, or the one above it."""
+    return next((place for place in (Path(folder), Path(folder).parent) if (place / name).is_file()), None)
+
+
 def _with_followers(model: Any, config: Any) -> Any:
     """Anchor and average, as copies of the policy; the policy is active and trainable."""
     for name in (ANCHOR, EMA):

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pixelis.core.errors import ConfigError, NotInstalled
-from pixelis.policy.prompt import Prompting
+from pixelis.policy.adapters import beside
+from pixelis.policy.prompt import PROMPTING_FILE, Prompting
 from pixelis.policy.shipped import located
 
 try:
@@ -59,7 +60,7 @@ def load_checkpoint(
     """Load a folder, the name of a shipped policy, or a hub name, of the Qwen3-VL family.
 
     Args:
-        adapter: a LoRA adapter's folder, as peft writes it.
+        adapter: a LoRA adapter's folder, as peft writes it; it is prompted as it was trained to be, where it says so.
         dtype: torch dtype or its name; "auto" is float32 on a CPU and what the checkpoint says elsewhere.
         device: "auto" takes a GPU when there is one.
         lift: at which it sees, instead of what its folder says; see `policy/exposure.py`.
@@ -85,7 +86,7 @@ def load_checkpoint(
         model = _with_adapter(model, adapter)
     model = model.to(device).eval()
     patch_matmul(base_of(model).model.visual)
-    prompting = Prompting.of(where)
+    prompting = prompting_of(where, adapter)
     prompting = prompting if lift is None else replace(prompting, lift=lift)
     return Checkpoint(
         model=model,
@@ -93,7 +94,7 @@ def load_checkpoint(
         images=images,
         template=_template(where, tokenizer),
         name=Path(where).name if Path(where).exists() else where,
-        version=_version(where, adapter, model, prompting.lift),
+        version=version_of(where, adapter, model, prompting.lift),
         prompting=prompting,
     )
 
@@ -137,8 +138,17 @@ def _template(where: str, tokenizer: Any) -> str:
     raise ConfigError(f"{where} has no chat template: add chat_template.jinja to its folder")
 
 
-def _version(where: str, adapter: str | Path | None, model: Any, lift: float) -> str:
-    """Two policies of the same weights that are shown media at different lifts are two policies."""
+def prompting_of(where: str, adapter: str | Path | None) -> Prompting:
+    """How a checkpoint is prompted, or the adapter on it, which may have been trained otherwise."""
+    told = beside(adapter, PROMPTING_FILE) if adapter is not None else None
+    return Prompting.of(told or where)
+
+
+def version_of(where: str, adapter: str | Path | None, model: Any, lift: float) -> str:
+    """Hashes of the weights, the adapter's first, and versions of the packages.
+
+    Two policies of the same weights that are shown media at different lifts are two policies.
+    """
     import hashlib
 
     parts = [f"torch {torch.__version__}", f"transformers {transformers.__version__}"]

@@ -83,7 +83,7 @@ def run_rft(
         raise ConfigError(f"{settings.workers} workers need copies of the policy: give make_copy, or workers = 0")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    claim(out, policy, settings)
+    claim(out, policy, settings, tool_settings)
     bank = FeatureBank(policy.vision, max_bytes=BANK_BYTES)
     learner = PolicyLearner(policy, bank, rate=settings.rate, batch_tokens=settings.batch_tokens, clip_times=CLIP_TIMES)
     hidden = policy.checkpoint.base.config.text_config.hidden_size

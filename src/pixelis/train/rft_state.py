@@ -15,6 +15,7 @@ from pixelis.policy.vlm import VlmPolicy
 from pixelis.rewards.groups import RewardWeights
 from pixelis.rewards.penalty import FREE_STEPS, PER_EXTRA_STEP, PER_INVALID_CALL
 from pixelis.rewards.running import FamilyStatistics
+from pixelis.tools.settings import ToolSettings
 from pixelis.train.corridor import CorridorSettings, CorridorState
 from pixelis.train.kept import save_state
 from pixelis.train.policy_learner import PolicyLearner
@@ -114,14 +115,20 @@ class Progress:
     """Updates in a row that the mismatch gate held back."""
 
 
-def claim(out: Path, policy: VlmPolicy, settings: RftSettings) -> None:
+def claim(out: Path, policy: VlmPolicy, settings: RftSettings, tools: ToolSettings) -> None:
+    """Take the folder for this run, or go on with it.
+
+    Raises:
+        ConfigError: it holds a run of other settings, tools, or start.
+    """
     own = {key: value for key, value in asdict(settings).items() if key not in MAY_DIFFER}
-    about = json.loads(json.dumps({"settings": own, "start": policy.info.version}))
+    about = json.loads(json.dumps({"settings": own, "start": policy.info.version, "tools": tools.model_dump(mode="json")}))
     path = out / "run.json"
     if not path.is_file():
         path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     elif json.loads(path.read_text(encoding="utf-8")) != about:
-        raise ConfigError(f"{out}: holds a run of other settings or of another start; choose a new folder, or run it with its own recipe")
+        other = "other settings or tools, or of another start"
+        raise ConfigError(f"{out}: holds a run of {other}; choose a new folder, or run it with its own recipe")
     note_command(out)
 
 

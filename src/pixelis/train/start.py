@@ -9,8 +9,9 @@ from typing import Any
 from pixelis.core.errors import ConfigError
 from pixelis.policy.adapters import POLICY, add_adapters, continue_adapters, save_adapters
 from pixelis.policy.prompt import Prompting
+from pixelis.policy.shipped import located
 from pixelis.policy.vlm import VlmPolicy
-from pixelis.policy.vlm_load import Checkpoint, load_checkpoint
+from pixelis.policy.vlm_load import Checkpoint, load_checkpoint, prompting_of, version_of
 
 
 def load_learner(
@@ -30,7 +31,7 @@ def load_learner(
         adapter: the folder of a trained adapter, which learns on instead of new ones.
         dtype: of the model; "auto" is float32 where all of it learns, whatever the checkpoint was written in, and else as `load_checkpoint`
             has it. Adapters are float32 either way.
-        prompting: how it will be prompted from now on; what the checkpoint says when None.
+        prompting: how it will be prompted from now on; when None what the adapter says that learns on, or else the checkpoint.
         gradient_checkpointing: keep only what enters each layer and compute the rest once more on the way back: a third more
             arithmetic, for a fraction of the memory. Measuring and sampling are as without.
 
@@ -48,6 +49,9 @@ def load_learner(
             'a model cannot learn whole in float16 (1e-8 is 0 there, and Adam divides by it): set dtype = "float32" or "auto"'
         )
     loaded = load_checkpoint(where, dtype="float32" if is_whole and dtype == "auto" else dtype, device=device)
+    if adapter is not None:
+        version = version_of(located(where), adapter, loaded.base, loaded.prompting.lift)
+        loaded = replace(loaded, prompting=prompting_of(located(where), adapter), version=version)
     if prompting is not None:
         loaded = replace(loaded, prompting=prompting)
     if gradient_checkpointing:

@@ -10,6 +10,7 @@ import numpy as np
 
 from pixelis.core.errors import DataError
 from pixelis.core.trajectory import Trajectory
+from pixelis.policy.adapters import beside
 from pixelis.rewards.coherence import coherence
 from pixelis.rewards.curiosity import curiosity, gate, mean_curiosity, surprise
 from pixelis.rewards.earning import earning_steps
@@ -29,16 +30,17 @@ class Insight:
 
     @classmethod
     def of(cls, checkpoint: str | Path, hidden: int) -> Insight | None:
-        """The heads that lie with a checkpoint; None where no earlier phase left any.
+        """The heads that lie with a checkpoint or an adapter; None where no earlier phase left any.
 
         Args:
+            checkpoint: a folder; of an adapter its own, such as `runs/paper-8b/rft/policy`, above which phase 2 leaves its heads.
             hidden: size of the model's states.
 
         Raises:
             DataError: the files are damaged, or of another model.
         """
-        folder = Path(checkpoint)
-        if not ((folder / HEADS_FILE).is_file() and (folder / STATISTICS_FILE).is_file()):
+        folder = beside(checkpoint, HEADS_FILE) if (Path(checkpoint) / "adapter_config.json").is_file() else Path(checkpoint)
+        if folder is None or not ((folder / HEADS_FILE).is_file() and (folder / STATISTICS_FILE).is_file()):
             return None
         from safetensors.torch import load_file
 
