@@ -169,10 +169,22 @@ class Killed(Exception):
 
 
 def run(
-    born, out, settings=SETTINGS, *, audit=STREAM, kill_at=None, stream=STREAM, canary=None, kind=Hearing, updates=None, lora=None, **kept
+    born,
+    out,
+    settings=SETTINGS,
+    *,
+    audit=STREAM,
+    kill_at=None,
+    stream=STREAM,
+    canary=None,
+    kind=Hearing,
+    updates=None,
+    lora=None,
+    max_context=8192,
+    **kept,
 ):
     tools = resolved(ToolSettings())
-    policy = VlmPolicy(load_learner(born, lora), max_new_tokens=10)
+    policy = VlmPolicy(load_learner(born, lora), max_new_tokens=10, max_context=max_context)
 
     def log(row):
         if row["query"] == kill_at:
@@ -238,6 +250,26 @@ def test_a_kill_between_state_and_memory_loses_nothing(born, whole, tmp_path, mo
     assert kept.is_dir()  # as if the kill had come before the memory was asked
     run(born, out)
     assert is_equal(out, whole)
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+def test_a_query_on_which_every_rollout_fails_is_told_and_passed_over(born, tmp_path, caplog, lag):
+    """The second query's prompt, two frames of a video, is longer than the context; the others are one picture each."""
+    stream = WorldStream((Segment(3),), split="dev", families=("no_tool", "when_appears"))
+    settings = replace(SETTINGS, lag=lag)
+    out = run(born, tmp_path / "run", settings, stream=stream, audit=stream, max_context=50)
+    assert "when_appears: all 3 rollouts failed (token_limit" in caplog.text
+    first, failed, last = lines(out)
+    assert failed["abstained"] and failed["masked"] and failed["loss"] is None and failed["kept"] == 3
+    assert (first["neighbours"], failed["neighbours"], last["neighbours"]) == (0, 0, 1) and last["coverage"] == pytest.approx(2 / 3)
+    assert check_decisions(out) == (3, [])
+    assert [line["right"] for line in lines(out, "audit.jsonl")][1] is False
+    with read_memory(out / "memory") as memory:
+        assert [entry.id.partition(":")[0] for entry in memory.entries()] == ["0", "2"]
+    with pytest.raises(Killed):
+        run(born, tmp_path / "again", settings, stream=stream, audit=stream, max_context=50, kill_at=1)
+    run(born, tmp_path / "again", settings, stream=stream, audit=stream, max_context=50)
+    assert is_equal(tmp_path / "again", out) and (tmp_path / "again" / QUERIES_FILE).read_bytes() == (out / QUERIES_FILE).read_bytes()
 
 
 def test_labels_never_reach_learning(born, whole, tmp_path):

@@ -178,7 +178,7 @@ class _Run:
         for row, _ in rows:
             self.lines[METRICS_FILE].write(json.dumps(row).encode())
         save(self.out, progress)
-        if served is not None:
+        if served is not None and progress.pending is not None:
             _remember(adapter.memory, progress.pending)
         for row, right in rows:
             self.log({**row, "right": right, "of": self.num_queries})

@@ -5,14 +5,15 @@ Source: paper §3.2.3; supplement 6.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pixelis.core.errors import ConfigError, DataError
+from pixelis.core.errors import ConfigError
 from pixelis.core.store import RunWriter
-from pixelis.core.trajectory import PolicyInfo
+from pixelis.core.trajectory import PolicyInfo, Trajectory
 from pixelis.policy.adapters import EMA
 from pixelis.policy.base import Task
 from pixelis.policy.exposure import exposure_of
@@ -33,7 +34,7 @@ from pixelis.train.packing import pack_rollouts
 from pixelis.train.policy_learner import PolicyLearner, sampler_mismatch
 from pixelis.ttrl.decide import Credit, Decision, credit, decide
 from pixelis.ttrl.excluded import fingerprint_of
-from pixelis.ttrl.facts import NeighbourFacts, QueryFacts
+from pixelis.ttrl.facts import NeighbourFacts, QueryFacts, rollout_facts
 from pixelis.ttrl.insight import Insight
 from pixelis.ttrl.job import Job
 from pixelis.ttrl.learn import Canary, Lesson
@@ -46,6 +47,8 @@ from pixelis.ttrl.stream import Query
 from pixelis.ttrl.stress import NUM_POOL, stressed, through_journey
 from pixelis.ttrl.worker import Inline, Shelf, Student, Twin, Updates, Weights, Worker, without_dropout
 
+log = logging.getLogger(__name__)
+
 BANK_BYTES = 512 << 20
 
 
@@ -56,8 +59,8 @@ class Served:
     facts: QueryFacts
     decision: Decision
     rolled: tuple[Rolled, ...]
-    """In the order of the decision's rollouts."""
-    text_D: np.ndarray
+    """In the order of the decision's rollouts; empty where the policy failed in all of them."""
+    text_D: np.ndarray | None
     pixel_D: np.ndarray | None
     headroom: float | None
     """Of the medium, in stops; None where no lift is learnt."""
@@ -165,11 +168,7 @@ class Adapter:
     # ------------------------------------------------------------ answer
 
     def serve(self, query: Query, number: int, writer: RunWriter | None = None) -> Served:
-        """Sample, observe, retrieve, decide.
-
-        Raises:
-            DataError: every rollout failed in the policy itself.
-        """
+        """Sample, observe, retrieve, decide. A query on which the policy fails in every rollout has no answer, and teaches nothing."""
         settings, clock = self.settings, Clock()
         if writer is not None:
             writer.put_blob(query.data)
@@ -183,7 +182,9 @@ class Adapter:
         clock.lap("sample")
         packed = pack_rollouts(self.policy, self.bank, query.task, rollouts)
         if not packed:
-            raise DataError(f"query {query.task.id}: all {len(rollouts)} rollouts failed; {rollouts[0].trajectory.stop_detail}")
+            first = rollouts[0].trajectory
+            log.warning("query %s: all %d rollouts failed (%s: %s)", query.task.id, len(rollouts), first.stop, first.stop_detail)
+            return self._failed(query, number, [one.trajectory for one in rollouts], headroom, clock)
         with self.policy.paused():
             measured = self.learner.measure([example for _, example in packed])
         rolled = sorted((Rolled(t, e, m) for (t, e), m in zip(packed, measured, strict=True)), key=lambda one: one.trajectory.id)
@@ -192,6 +193,15 @@ class Adapter:
         decision = decide(facts, settings.decision)
         clock.lap("decide")
         return Served(facts, decision, tuple(rolled), text_D, pixel_D, headroom, clock.laps)
+
+    def _failed(self, query: Query, number: int, trajectories: Sequence[Trajectory], headroom: float | None, clock: Clock) -> Served:
+        """What stands where no rollout can be measured: nobody answered, so the vote abstains."""
+        found = sorted((rollout_facts(one, choices=query.choices) for one in trajectories), key=lambda one: one.id)
+        facts = QueryFacts(id=f"{number}:{query.task.id}", medium=query.task.medium.sha256, rollouts=tuple(found))
+        decision = decide(facts, self.settings.decision)
+        for lap in ("score", "observe", "key", "retrieve", "decide"):
+            clock.lap(lap)
+        return Served(facts, decision, (), None, None, headroom, clock.laps)
 
     def facts(self, query: Query, rolled: Sequence[Rolled], number: int, clock: Clock) -> tuple[QueryFacts, np.ndarray, np.ndarray | None]:
         """What a decision will be made from, and the two parts of the query's key, [D] each.
@@ -230,7 +240,8 @@ class Adapter:
     def lesson(self, served: Served, progress: Progress, seconds: float) -> tuple[Job, Progress]:
         """What an answered query teaches, and the progress after it.
 
-        It teaches nothing where training and sampler saw different things, or once `max_accepted` updates were accepted.
+        It teaches nothing where every rollout failed, where training and sampler saw different things, or once `max_accepted` updates
+        were accepted.
 
         Args:
             seconds: that the answer took.
@@ -239,7 +250,8 @@ class Adapter:
         earned, value = credit(served.facts, served.decision, progress.value, settings.decision)
         if settings.method == "entropy":
             earned = replace(earned, is_masked=False, is_kept=(True,) * len(earned.is_kept))  # unconditional
-        is_learning = settings.learns and (settings.max_accepted is None or tally.accepted < settings.max_accepted)
+        has_room = settings.max_accepted is None or tally.accepted < settings.max_accepted
+        is_learning = settings.learns and bool(served.rolled) and has_room
         is_held = is_learning and _mismatch(served) > settings.max_mismatch
         is_learning = is_learning and not is_held
         tally = replace(
@@ -269,8 +281,10 @@ class Adapter:
         )
         return job, replace(progress, value=value, tally=tally, position=progress.position + 1, jobs=(*progress.jobs, job))
 
-    def item(self, served: Served, query: Query) -> Item:
-        """What the memory takes in: the exemplar, or the first rollout where there is none."""
+    def item(self, served: Served, query: Query) -> Item | None:
+        """What the memory takes in: the exemplar, or the first rollout where there is none; nothing where every rollout failed."""
+        if not served.rolled:
+            return None
         one = first_of(served.rolled, served.decision.exemplar)
         own = next(facts for facts in served.facts.rollouts if facts.id == one.trajectory.id)
         value = own.intrinsic
