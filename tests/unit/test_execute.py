@@ -53,10 +53,28 @@ def test_zoom_scale_past_the_limit_says_what_to_write(medium):
     assert error.kind == "bad_arguments" and "write scale 3.20 or less" in error.message
 
 
-def test_zoom_of_one_pixel_and_of_a_sliver(medium):
-    for box in ([0, 0, 1, 1], [0, 500, 1000, 501]):
-        output = run(ZoomTool(), medium, Call(op="ZOOM", arguments={"bbox_2d": box})).result.output
-        assert max(output.width, output.height) <= 2048
+@pytest.mark.parametrize(
+    ("arguments", "box", "size"),
+    [
+        ({"bbox_2d": [0, 0, 1, 1]}, Box(0, 0, 1, 1), (512, 512)),
+        # 640 x 1 px, with 640 * 32 / 2048 = 10 rows about it; at the edges inside the frame.
+        ({"bbox_2d": [0, 500, 1000, 501]}, Box(0, 235, 640, 245), (2048, 32)),
+        ({"bbox_2d": [0, 999, 1000, 1000]}, Box(0, 470, 640, 480), (2048, 32)),
+        ({"bbox_2d": [0, 0, 1, 1000]}, Box(0, 0, 8, 480), (34, 2048)),
+        # However small it is asked for, a side has 32 px.
+        ({"bbox_2d": [0, 0, 250, 250], "scale": 0.01}, Box(0, 0, 160, 120), (43, 32)),
+    ],
+)
+def test_zoom_of_one_pixel_and_of_slivers(medium, arguments, box, size):
+    output = run(ZoomTool(), medium, Call(op="ZOOM", arguments=arguments)).result.output
+    assert (output.box, (output.width, output.height)) == (box, size)
+
+
+def test_a_frame_that_is_a_sliver_itself_is_shown_as_it_is():
+    output = run(
+        ZoomTool(), image_medium(background(0)[:3], "thin"), Call(op="ZOOM", arguments={"bbox_2d": [0, 0, 1000, 1000]})
+    ).result.output
+    assert output.box == Box(0, 0, 640, 3) and (output.width, output.height) == (2048, 10)
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,12 @@ def test_a_bad_item_leaves_the_files_as_they_were(tmp_path, bad, words):
     assert memory.add(item(1)).is_new
 
 
+def test_an_hour_of_video_is_remembered_with_a_hash_of_every_second(tmp_path):
+    memory = open_memory(tmp_path / "m", SPEC)
+    assert memory.add(item(0, frame_hashes=tuple(range(3600)))).is_new
+    assert next(iter(memory.entries())).frame_hashes == tuple(range(3600))
+
+
 def test_unknown_value_is_none_and_never_zero(tmp_path):
     memory = open_memory(tmp_path / "m", SPEC)
     memory.add_many([item(0, value=float("nan")), item(1, value=0.0), item(2)])

@@ -79,8 +79,9 @@ def learn(
         is_masked: only the KL acts: the optimiser does not go on along what earlier queries taught, either.
         minimises_entropy: become surer instead, whatever the advantages and the mask say.
     """
-    examples, anchors = [one.example for one in lessons], [one.anchor_logp_N for one in lessons]
-    lengths = [len(part) for part in anchors]
+    device = next(learner.model.parameters()).device  # lessons of a run that was resumed come from the disk
+    examples, anchors = [one.example for one in lessons], [one.anchor_logp_N.to(device) for one in lessons]
+    sampled, lengths = [one.logp_N.to(device) for one in lessons], [len(part) for part in anchors]
     shares = token_shares(lengths, [one.advantage for one in lessons])
 
     def loss_of(rows: list[int], logp_N: torch.Tensor, entropy_N: torch.Tensor | None) -> torch.Tensor:
@@ -93,7 +94,7 @@ def learn(
     before = copied(learner.state())
     loss, norm, is_skipped = learner.update(examples, loss_of, wants_entropy=minimises_entropy, by_gradient_alone=is_masked)
     if is_skipped:
-        return Outcome(loss, norm, kl_of([one.logp_N for one in lessons], anchors), None, "the loss or its gradient was not finite")
+        return Outcome(loss, norm, kl_of(sampled, anchors), None, "the loss or its gradient was not finite")
     kl = kl_of(learner.logp(examples), anchors)
     score = canary.score(learner) if canary is not None else None
     reason = ""
@@ -103,7 +104,7 @@ def learn(
         reason = f"the canary set fell from {canary.start:.3f} to {score:.3f} nats per token"
     if reason:
         learner.load_state(before)
-        kl = kl_of([one.logp_N for one in lessons], anchors)
+        kl = kl_of(sampled, anchors)
     return Outcome(loss, norm, kl, score, reason)
 
 
