@@ -21,8 +21,9 @@ Ask = Callable[[np.random.Generator], tuple[str, str]]
 """Draws a question and its answer."""
 
 
-def without_picture(rng: np.random.Generator, *, num_questions: int = 8) -> list[tuple[str, str]]:
-    """Questions and answers, in turn; each drill as often as chance has it."""
+def without_picture(rng: np.random.Generator, *, num_questions: int = 4) -> list[tuple[str, str]]:
+    """Questions and answers, in turn; each drill as often as chance has it. Four are as long as eight about a view, beside which they
+    are padded to the longest."""
     asks: tuple[Ask, ...] = (
         _sum,
         _sum,
