@@ -175,7 +175,7 @@ def _serve(wanted: AdaptRecipe, folder: Path, checkpoint: str, *, log: Any, has_
             about,
             settings,
             spec=spec,
-            blocklist=blocklist_of(sets),
+            blocklist=blocklist_of(sets, EfficientNetEncoder().embed if settings.omega > 0 else None),
             index=IndexSettings(kind=kept.kind, exact_below=kept.exact_below),
             max_items=kept.max_items,
             audit=stream if has_audit else None,

@@ -229,6 +229,8 @@ class RftTable(Table):
     workers: int = Field(default=0, ge=0)
     use_corridor: bool = True
     use_gate: bool = True
+    num_passes: int = Field(default=4, ge=2)
+    from_top: int = Field(default=3, ge=1)
     invalid: Literal["failed", "untrue"] = "failed"
     invalid_call: float = Field(default=0.30, ge=0)
     free_steps: int = Field(default=6, ge=0)

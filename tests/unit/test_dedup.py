@@ -18,14 +18,24 @@ from pixelis.core.errors import ConfigError, DataError
 from pixelis.data.dedup import WORLD, DedupSettings, Fingerprint, MediaRecord, deduplicate, default_encoder, fingerprint, report_text
 from pixelis.data.dedup.bounds import table_of, worst_at_most
 from pixelis.data.dedup.candidates import close_pairs, concatenate
-from pixelis.data.dedup.fingerprints import phash
+from pixelis.data.dedup.fingerprints import frames_of, phash
 from pixelis.data.dedup.overlap import local_overlap, sketch, ssim
 from pixelis.data.dedup.report import residual_of
 from pixelis.data.world.items import IMAGE_FAMILIES, frames, make_item
+from pixelis.testing.scenes import video_medium
 
 NUM_SCENES = 60
 FAR = 2**32 - 1
 """Hash bits 32 away from those of 0."""
+
+
+@pytest.mark.parametrize(("num_frames", "num_seen"), [(3, 2), (10, 2), (19, 2), (21, 2), (31, 3)])
+def test_a_short_video_is_no_image(num_frames, num_seen):
+    """At ten frames a second; with one frame it would be compared as images are, and with no video."""
+    frames = [np.full((32, 32, 3), 8 * n, np.uint8) for n in range(num_frames)]
+    with video_medium(frames, "short") as medium:
+        seen = frames_of(medium)
+        assert len(seen) == num_seen and fingerprint(MediaRecord("short", 0, seen)).is_video
 
 
 def jpeg(image: np.ndarray) -> np.ndarray:

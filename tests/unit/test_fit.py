@@ -12,7 +12,7 @@ from pixelis.core.errors import ConfigError
 from pixelis.ttrl.calibrate import CALIBRATORS, MOST_TEMPERATURE
 from pixelis.ttrl.decide import DecisionSettings, decide
 from pixelis.ttrl.facts import QueryFacts, RolloutFacts
-from pixelis.ttrl.fit import HeldOut, Record, held_out, held_out_text
+from pixelis.ttrl.fit import HeldOut, Record, _fitted, held_out, held_out_text
 
 
 def record(number, confidence, is_right):
@@ -33,6 +33,23 @@ def test_a_calibrator_is_measured_on_what_it_has_not_seen():
     # Of 20 scores, 0 where right and 1 where not, the ceil(21 * 0.4) = 9th is 0: the sets hold the 20 right answers, and no unknown one.
     assert found.covered == 20
     assert held_out(records, DecisionSettings(), "temperature", alpha=0.01).covered is None  # 20 are too few for that
+
+
+def test_a_query_is_scored_by_a_calibrator_that_has_not_seen_it(monkeypatch):
+    """Sure by 0.9; even queries are always right, odd ones in half of the cases."""
+    used = []
+
+    def score(record, settings):
+        used.append((record.facts.id, settings.calibrator))
+        return 0.0
+
+    monkeypatch.setattr("pixelis.ttrl.fit._nonconformity", score)
+    records = [record(k, 0.9, k % 2 == 0 or k % 4 == 1) for k in range(40)]
+    fitted = _fitted(records, DecisionSettings(), "temperature", 0.1).calibrator.temperature
+    even, odd = ({c.temperature for name, c in used if int(name.split(":")[0]) % 2 == part} for part in (0, 1))
+    assert len(used) == 40 and len(even) == len(odd) == 1
+    # Even ones by what was fitted on odd ones, of which half are wrong: as flat as it may be. Odd ones by the sharpest there is.
+    assert even.pop() == pytest.approx(MOST_TEMPERATURE) and odd.pop() < fitted < MOST_TEMPERATURE
 
 
 def test_what_differs_between_the_halves_shows():

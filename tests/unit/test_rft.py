@@ -18,8 +18,11 @@ from transformers import AutoModelForImageTextToText
 
 from pixelis.agent import make_executor
 from pixelis.core.errors import ConfigError, DataError
+from pixelis.core.geometry import Box
 from pixelis.core.media import open_medium
+from pixelis.core.ops import Call, CallError, OcrOutput, Result
 from pixelis.core.store import alone
+from pixelis.core.trajectory import Step
 from pixelis.data.world.items import make_item, render
 from pixelis.policy.base import Task
 from pixelis.policy.prompt import Prompting
@@ -35,7 +38,7 @@ from pixelis.train.packing import pack_rollouts
 from pixelis.train.policy_learner import PolicyLearner
 from pixelis.train.rft import run_rft
 from pixelis.train.rft_record import alarm_of, journal
-from pixelis.train.rft_reward import Judge
+from pixelis.train.rft_reward import Judge, Seen
 from pixelis.train.rft_state import Progress, RftSettings
 from pixelis.train.start import load_learner, make_sampler
 from pixelis.train.vocabulary import make_vocabulary
@@ -238,6 +241,29 @@ def test_what_the_penalty_counts(fines, cost):
     assert Judge(8, **fines)._cost(one) == pytest.approx(cost)
 
 
+def test_what_the_machine_failed_is_nobodys_mistake():
+    """A call that is true, one that ran out of time, one of a tool that is off, one without a box, and one that is not true."""
+    results = [
+        result("ok"),
+        result("error", CallError(kind="deadline", message="30 s")),
+        result("disabled"),
+        result("error", CallError(kind="bad_arguments", message="no box")),
+        result("ok"),
+    ]
+    steps = tuple(Step(thought="", text="", call=Call(op="OCR", arguments={}), result=one, response="") for one in results)
+    one = Seen(0, None, SimpleNamespace(steps=steps), None)
+    vars(one)["valid_steps"] = (True, False, False, False, False)
+    assert (one.num_failed, one.num_untrue) == (1, 2)
+    assert Judge(8).valid(one) == (True, True, True, False, True)
+    assert Judge(8, invalid="untrue").valid(one) == (True, True, True, False, False)
+    assert Judge(8, invalid="untrue").fines(one).sum() == pytest.approx(Judge(8, invalid="untrue")._cost(one))
+
+
+def result(status, error=None):
+    output = OcrOutput(frame=0, box=Box(0, 0, 9, 9), spans=()) if status == "ok" else None
+    return Result(op="OCR", status=status, engine="e", version="1", output=output, error=error)
+
+
 def test_groups_are_compared_within_themselves():
     class One:
         is_cut = False
@@ -265,7 +291,8 @@ def test_credit_by_turn_lies_on_the_tokens_of_the_turn():
     """Turns of 2 and 3 tokens after a fine of 0.3, and one of 4 without: the answer's turn is not charged with what lies behind it."""
     runs = [[SimpleNamespace(role="policy", ids=[0] * n) for n in lengths] for lengths in ((2, 3), (4,))]
     runs[0].insert(1, SimpleNamespace(role="tool", ids=[0] * 9))
-    seen = [SimpleNamespace(group=0, trajectory=SimpleNamespace(tokens=run)) for run in runs] + [SimpleNamespace(group=1, trajectory=None)]
+    seen = [SimpleNamespace(group=0, is_cut=False, trajectory=SimpleNamespace(tokens=run)) for run in runs]
+    seen.append(SimpleNamespace(group=1, is_cut=False, trajectory=None))
     parts = SimpleNamespace(total_N=np.array([0.7, 0.0, 1.0]), penalty_N=np.array([0.3, 0.0, 0.0]))
     judge = SimpleNamespace(fines=lambda one: np.array([0.3]) if one is seen[0] else np.zeros(0))
     settings = replace(SETTINGS, scale="none", credit="turn")
@@ -282,7 +309,7 @@ def test_credit_by_call_judges_coordinates_by_their_own_call():
         SimpleNamespace(role="tool", ids=[1, 2]),
         SimpleNamespace(role="policy", ids=range(3)),
     ]
-    seen = [SimpleNamespace(group=0, trajectory=SimpleNamespace(tokens=runs), is_true=is_true) for is_true in (True, False)]
+    seen = [SimpleNamespace(group=0, is_cut=False, trajectory=SimpleNamespace(tokens=runs), is_true=is_true) for is_true in (True, False)]
     judge = SimpleNamespace(valid=lambda one: (one.is_true,))
     parts, had = SimpleNamespace(total_N=np.array([1.0, 0.0])), [np.full(9, 0.7), np.full(9, -0.7)]
     for negative in (1.0, 0.5):
@@ -291,6 +318,28 @@ def test_credit_by_call_judges_coordinates_by_their_own_call():
         assert one == pytest.approx([0.7, 0.7, 0.25, 0.25, 0.25, 0.7, 0.7, 0.7, 0.7], abs=1e-3)
         assert two == pytest.approx([-0.7, -0.7, *[-0.25 * negative] * 3, *[-0.7] * 4], abs=1e-3)
     assert rft._by_call(seen, parts, [had[0], np.nan], judge, settings, lambda ids: text[ids[0]])[1] is np.nan
+
+
+@pytest.mark.parametrize("spares", [True, False])
+def test_finer_credit_spares_what_was_cut_off_as_well(spares):
+    """A cut rollout that is the better one as a whole, but not from its second turn on, nor by its first call."""
+    tokens = [SimpleNamespace(role="policy", ids=[0, 1])] * 2
+    seen = [SimpleNamespace(group=0, is_cut=cut, trajectory=SimpleNamespace(tokens=tokens)) for cut in (True, False)]
+    parts = SimpleNamespace(total_N=np.array([0.2, 0.0]), penalty_N=np.array([0.0, 0.6]))  # before fines 0.2 and 0.6
+    judge = SimpleNamespace(fines=lambda one: np.array([0.0, 0.0] if one.is_cut else [0.6, 0.0]), valid=lambda one: (not one.is_cut, True))
+    settings = replace(SETTINGS, scale="none", credit="turn", spares_cut=spares)
+    cut, _ = rft._by_turn(seen, parts, np.array([0.1, -0.1]), judge, settings)
+    assert cut[0] > 0 and (cut[2] == 0 if spares else cut[2] < 0)
+    cut, _ = rft._by_call(seen, parts, [np.full(4, 0.3), np.full(4, -0.3)], judge, settings, lambda ids: "[7"[ids[0]])
+    assert cut[0] == 0.3 and (cut[1] == 0 if spares else cut[1] < 0)
+
+
+def test_the_corridor_is_steered_by_steps_that_were_taken(born, tmp_path, monkeypatch):
+    steered = []
+    monkeypatch.setattr(rft, "regulate", lambda state, kl, settings: steered.append(kl) or state)
+    monkeypatch.setattr(rft, "_learn", lambda *_: [])  # every group alike
+    train(born, tmp_path / "flat", replace(SETTINGS, updates=1))
+    assert not steered
 
 
 @pytest.mark.parametrize("credit", ["turn", "call"])

@@ -179,6 +179,25 @@ def test_foresight_is_learnt():
     assert np.allclose(lengths, 1, atol=1e-5)
 
 
+def test_what_touched_no_pixels_teaches_no_sight():
+    """The error is a mean over all steps but the first; a step that saw nothing adds nothing to it, and its validity counts as ever."""
+    heads = StepHeads(8, size=16).eval()
+    inputs = random_inputs(3, 3)
+    blank = replace(inputs, is_visual_S=torch.tensor([True, True, False]), visual_SD=inputs.visual_SD * torch.tensor([[1.0], [1.0], [0.0]]))
+    with torch.no_grad():
+        predicted, logit = heads._next(blank)
+        target = torch.nn.functional.normalize(heads.embedding.visual(blank)[1:], dim=-1)
+        each = ((torch.nn.functional.normalize(predicted, dim=-1) - target) ** 2).sum(-1)
+        validity = torch.nn.functional.binary_cross_entropy_with_logits(logit, blank.is_valid_S[1:])
+        assert float(heads.loss(blank)) == pytest.approx(float(each[0] / 2 + 0.5 * validity))
+
+
+def test_uncertainty_is_of_as_many_passes_as_are_asked_for():
+    heads, inputs = StepHeads(8, size=16), random_inputs(1, 6)
+    two, many = (heads.foresee(inputs, num_passes=num, seed=5) for num in (2, 64))
+    assert two.variance_S.shape == many.variance_S.shape == (5,) and not np.allclose(two.predicted_SD, many.predicted_SD)
+
+
 def test_no_steps_and_one_step():
     heads, one, none = StepHeads(8), random_inputs(0, 1), random_inputs(0, 0)
     for inputs in (one, none):

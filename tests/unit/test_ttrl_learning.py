@@ -397,9 +397,11 @@ def test_the_last_layers_alone_may_learn(born, tmp_path):
 
 
 def test_evaluation_media_never_reach_the_memory(born, whole, tmp_path, monkeypatch):
-    blocked = blocklist_of([Excluded("dev", 1, first=0)])  # families in turn: another item than the stream's
+    # Families in turn: another item than the stream's.
+    blocked = blocklist_of([Excluded("dev", 1, first=0)], embed=lambda images: np.ones((len(images), EfficientNetEncoder.dim)))
     out = run(born, tmp_path / "other", blocklist=blocked)
     found = json.loads((out / AUDIT_FILE).read_text())
+    assert found["num_probes_with_key"] == 0  # keys of this memory are words alone
     assert (found["num_items"], found["num_blocked"], found["num_probes"], found["hits"]) == (3, 1, 1, []) and 0.9 < found["high"] < 1
     assert is_equal(out, whole)
     with STREAM.open(1) as query:
@@ -415,18 +417,18 @@ def test_evaluation_media_never_reach_the_memory(born, whole, tmp_path, monkeypa
         report = audited(memory, blocked, planted)
     assert [hit.position for hit in report.hits] == [1]
     assert json.loads((planted / AUDIT_FILE).read_text())["hits"][0]["blocked_id"] == "exam"
-    monkeypatch.setattr("pixelis.ttrl.adapt.audited", lambda memory, blocklist, folder: report)
+    monkeypatch.setattr("pixelis.ttrl.excluded.audited", lambda memory, blocklist, folder: report)
     with pytest.raises(DataError, match="1 remembered media are or resemble evaluation media"):
         run(born, tmp_path / "late", blocklist=blocked)
 
 
 def test_an_index_is_trained_once_there_is_enough_to_train_it_on(born, whole, tmp_path, monkeypatch):
     trained = []
-    monkeypatch.setattr(Memory, "train_index", lambda self: trained.append(len(self)) or setattr(self, "_index", True))
+    monkeypatch.setattr(Memory, "train_index", lambda self, audit: trained.append((len(self), audit)) or setattr(self, "_index", True))
     monkeypatch.setattr(Memory, "kind", property(lambda self: "ivfpq" if trained else "exact"))
     with pytest.raises(AttributeError):  # the stand-in is no index: the next question fails on it, after it was trained
         run(born, tmp_path / "run", index=IndexSettings(exact_below=2))
-    assert trained == [2]
+    assert [num for num, _ in trained] == [2] and trained[0][1] is None  # nothing is blocked, so there is nothing to audit
 
 
 def test_other_settings_and_damage_are_refused(born, whole, tmp_path):

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, Discriminator
 
+from pixelis.core.errors import MACHINE_ERRORS
 from pixelis.core.geometry import Box, Mask, TimeSpan, View
 
 OPS = ("SEG", "ZOOM", "TRK", "OCR", "TEMP", "PROP")
@@ -264,3 +265,13 @@ class Result:
     @property
     def is_ok(self) -> bool:
         return self.status == "ok"
+
+    @property
+    def is_machines(self) -> bool:
+        """Failed for the machine's sake: another time it may succeed."""
+        return self.error is not None and self.error.kind in MACHINE_ERRORS
+
+    @property
+    def is_excused(self) -> bool:
+        """Failed, and it was no mistake of whoever asked: the machine's failure, or a tool that is switched off."""
+        return self.status == "disabled" or self.is_machines

@@ -29,11 +29,13 @@ class Blocked:
         id: its name in reports.
         sha256: of its bytes.
         fingerprint: frames at 1 fps; None blocks exact copies only.
+        pixel_D: the pixel part of a key, for an audit's questions to an index; None asks none.
     """
 
     id: str
     sha256: str
     fingerprint: Fingerprint | None = None
+    pixel_D: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

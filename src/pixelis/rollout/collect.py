@@ -32,16 +32,14 @@ from pixelis.data.world.score import score_answer
 from pixelis.data.world.splits import VERSION as WORLD_VERSION
 from pixelis.data.world.verify import verify_trajectory
 from pixelis.policy.base import Policy, Task
-from pixelis.rollout.run import Limits, Runner
+from pixelis.rollout.run import UNHURRIED_S, Limits, Runner
 from pixelis.rollout.workers import workers
 from pixelis.tools.cache import cache_for
 from pixelis.tools.execute import Executor
 from pixelis.tools.settings import ToolSettings
 from pixelis.tools.toolbox import build_toolbox, resolved
 
-MAX_SECONDS = 3600.0
-"""Of one trace: so long that a busy or halted machine changes no trace."""
-LIMITS = Limits(max_steps=24, max_seconds=MAX_SECONDS, max_same_calls=None)
+LIMITS = Limits(max_steps=24, max_seconds=UNHURRIED_S, max_same_calls=None)
 """Of a trace. A teacher that is lost looks at the same places over and over before it gives up, so that its pupil learns to."""
 
 ABOUT_FILE, FACTS_FILE, SCORES_FILE = "traces.json", "facts.jsonl", "scores.jsonl"

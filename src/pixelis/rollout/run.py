@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pixelis.core.errors import MACHINE_ERRORS, GrammarError
+from pixelis.core.errors import GrammarError
 from pixelis.core.grammar import Turn, parse_turn, render_response
 from pixelis.core.ops import OPS, CallError, Result, ZoomOutput
 from pixelis.core.store import RunWriter
@@ -29,6 +29,10 @@ MAX_IDLE_TURNS = 3
 MAX_SAME_CALLS = 3
 """Times that one call may have one result, after which the trajectory stops: a further one would tell nothing. What failed for the
 machine's sake is not counted."""
+
+
+UNHURRIED_S = 3600.0
+"""Of a trajectory that is learnt from: so long that a busy or halted machine changes none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,8 +234,7 @@ def _read(text: str) -> tuple[Turn, CallError | None]:
 def _num_like_last(steps: list[Step]) -> int:
     """How many steps made the last one's call and got its result, itself included; 0 where none was made or the machine failed it."""
     call, result = steps[-1].call, steps[-1].result
-    has_no_answer = call is None or (result.error is not None and result.error.kind in MACHINE_ERRORS)
-    return 0 if has_no_answer else sum(step.call == call and step.result == result for step in steps)
+    return 0 if call is None or result.is_machines else sum(step.call == call and step.result == result for step in steps)
 
 
 def _where(error: Exception) -> str:

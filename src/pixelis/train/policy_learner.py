@@ -30,9 +30,8 @@ from pixelis.train.grpo import PolicyFacts, grpo_loss
 from pixelis.train.learner import learning_of, take_learning
 from pixelis.train.losses import select, token_entropies
 from pixelis.train.optim import Optimizer, make_optimizer
+from pixelis.train.step_heads import FROM_TOP
 
-FROM_TOP = 3
-"""Which block's output stands for what was seen, counted from the last."""
 RECENT_NORMS, FEW_NORMS = 32, 3
 """Steps whose gradients say how long one usually is, and how many must be known."""
 
@@ -72,6 +71,7 @@ class PolicyLearner:
         clip_times: and to so many times the median norm of the last steps, once a few are known; None goes by `clip` alone.
         anchor: which adapter is the anchor, where there are adapters.
         last_layers: so many decoder layers learn, from the top; None for all, with embeddings, norms and head.
+        from_top: which block's output stands for what was seen, counted from the last; the first of a model that has fewer.
 
     Raises:
         ConfigError: the model has not so many layers.
@@ -88,8 +88,10 @@ class PolicyLearner:
         clip_times: float | None = None,
         anchor: str = ANCHOR,
         last_layers: int | None = None,
+        from_top: int = FROM_TOP,
     ) -> None:
         self._policy, self._batch_tokens, self._clip, self._clip_times = policy, batch_tokens, clip, clip_times
+        self._from_top = from_top
         self._norms: deque[float] = deque(maxlen=RECENT_NORMS)
         self._features_of: FeaturesOf = bank.features
         self.model, self.base = policy.checkpoint.model, policy.checkpoint.base
@@ -145,7 +147,8 @@ class PolicyLearner:
         found: dict[int, Measured] = {}
         for rows in self._batches(examples):
             batch = _collated([examples[k] for k in rows])
-            with _capturing(self.base.model.language_model.layers[-min(FROM_TOP, len(self.base.model.language_model.layers))]) as caught:
+            layers = self.base.model.language_model.layers
+            with _capturing(layers[-min(self._from_top, len(layers))]) as caught:
                 hidden = hidden_states(self.base, batch, self._features_of)
             own, entropy = self._logp(self.base, batch, hidden, wants_entropy=True)
             with self.anchored() as anchor:

@@ -26,7 +26,7 @@ from pixelis.data.world.items import FAMILIES, make_item, render
 from pixelis.policy.base import Task
 from pixelis.policy.vlm import VlmPolicy
 from pixelis.rewards.groups import Advantages, advantages, call_advantages, turn_advantages
-from pixelis.rollout.run import Limits, Rollout, Runner
+from pixelis.rollout.run import UNHURRIED_S, Limits, Rollout, Runner
 from pixelis.tools.execute import Executor
 from pixelis.tools.settings import ToolSettings
 from pixelis.train.bank import FeatureBank
@@ -85,14 +85,17 @@ def run_rft(
     out.mkdir(parents=True, exist_ok=True)
     claim(out, policy, settings, tool_settings)
     bank = FeatureBank(policy.vision, max_bytes=BANK_BYTES)
-    learner = PolicyLearner(policy, bank, rate=settings.rate, batch_tokens=settings.batch_tokens, clip_times=CLIP_TIMES)
+    learner = PolicyLearner(
+        policy, bank, rate=settings.rate, batch_tokens=settings.batch_tokens, clip_times=CLIP_TIMES, from_top=settings.from_top
+    )
     hidden = policy.checkpoint.base.config.text_config.hidden_size
     judge = judge or Judge(
-        hidden, settings.curiosity, settings.structure, settings.weights, use_gate=settings.use_gate, invalid=settings.invalid,
+        hidden, settings.curiosity, settings.structure, settings.weights, use_gate=settings.use_gate,
+        num_passes=settings.num_passes, invalid=settings.invalid,
         invalid_call=settings.invalid_call, free_steps=settings.free_steps, extra_step=settings.extra_step, seed=settings.seed,
     )  # fmt: skip
     progress = resume(out, learner, judge, settings)
-    limits = Limits(max_steps=settings.max_steps)
+    limits = Limits(max_steps=settings.max_steps, max_seconds=UNHURRIED_S)
     saved = time.monotonic()
     with alone(out), journal(out / "metrics.jsonl", progress.update) as write, ExitStack() as stack:
         sampler: Runner | Crew = Runner(policy, executor, settings=tool_settings, limits=limits, num_parallel=settings.num_parallel)
@@ -108,7 +111,7 @@ def run_rft(
             if time.monotonic() - saved > settings.save_every_s:
                 save(out, learner, judge, progress)
                 saved = time.monotonic()
-    finish(out, policy, judge)
+    finish(out, policy, judge, settings)
     return out
 
 
@@ -154,7 +157,8 @@ def one_update(
         facts = [] if is_held else _learn(learner, seen, measured, credit, beta, settings, seed)
         dynamics = judge.learn(seen, seed=seed)
         kl = kl_of([m.logp_N for m in measured], [m.anchor_logp_N for m in measured])  # before the step
-        progress.corridor = regulate(progress.corridor, kl, settings.corridor)
+        if any(not fact.is_skipped for fact in facts):
+            progress.corridor = regulate(progress.corridor, kl, settings.corridor)
         clock.lap("train")
     gates = {"kl": kl, "beta": beta, "mismatch": mismatch, "is_held": is_held, "sight": sight}
     others = {"dynamics_loss": dynamics, "num_lost": num_lost, "seconds": clock.laps}
@@ -243,8 +247,13 @@ def _by_turn(seen: Sequence[Seen], parts: Parts, gain: np.ndarray, judge: Judge,
         for k, each in zip(rows, turns, strict=True):
             if np.isfinite(gain[k]):
                 lengths = [len(run.ids) for run in seen[k].trajectory.tokens if run.role == "policy"]
-                credit[k] = np.repeat(each[: len(lengths)], lengths)
+                credit[k] = _spared(np.repeat(each[: len(lengths)], lengths), seen[k], settings)
     return credit
+
+
+def _spared(advantage_N: np.ndarray, one: Seen, settings: RftSettings) -> np.ndarray:
+    """Without what is negative where a rollout that was cut off is spared."""
+    return np.maximum(advantage_N, 0.0) if settings.spares_cut and one.is_cut else advantage_N
 
 
 def _by_call(
@@ -268,7 +277,7 @@ def _by_call(
             values = np.split(np.array(credit[k], np.float64), np.cumsum([len(ids) for ids in runs])[:-1])
             for ids, own, value in zip(runs, each, values, strict=False):  # the turn that answers makes no call
                 value[in_brackets(ids, text_of)] = own if own > 0 else settings.negative * own
-            found[k] = np.concatenate(values)
+            found[k] = _spared(np.concatenate(values), seen[k], settings)
     return found
 
 

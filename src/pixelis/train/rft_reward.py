@@ -29,7 +29,7 @@ from pixelis.rewards.penalty import FREE_STEPS, PER_EXTRA_STEP, PER_INVALID_CALL
 from pixelis.rewards.priors import ARGUMENT_PRIORS, next_step_infonce
 from pixelis.rewards.running import FamilyStatistics, Running
 from pixelis.rollout.pack import Example
-from pixelis.train.step_heads import StepHeads, StepInputs
+from pixelis.train.step_heads import NUM_PASSES, Foresight, StepHeads, StepInputs
 
 Curiosity = Literal["dynamics", "pixel_reasoner", "none"]
 Structure = Literal["coherence", "l2", "tv", "infonce", "none"]
@@ -65,13 +65,13 @@ class Seen:
 
     @property
     def num_failed(self) -> int:
-        """Calls that no tool answered: malformed, with bad arguments, or failed."""
-        return sum(not step.result.is_ok for step in self.trajectory.steps)
+        """Calls that no tool answered: malformed, with bad arguments, or failed; not those that the machine failed."""
+        return sum(not step.result.is_ok and not step.result.is_excused for step in self.trajectory.steps)
 
     @property
     def num_untrue(self) -> int:
-        """Calls that failed, or whose result is not true in the world, such as the shape of an empty place."""
-        return self.num_steps - sum(self.valid_steps)
+        """Those, and calls whose result is not true in the world, such as the shape of an empty place."""
+        return sum(not valid and not step.result.is_excused for valid, step in zip(self.valid_steps, self.trajectory.steps, strict=True))
 
     @property
     def is_cut(self) -> bool:
@@ -104,6 +104,7 @@ class Judge:
         hidden: size of the model's states.
         curiosity, structure: which term, by name.
         use_gate: whether uncertainty closes curiosity's gate.
+        num_passes: with dropout, by which uncertainty is measured.
         invalid: which calls are fined `invalid_call` each: those that failed, or also those whose result is not true.
         free_steps: that cost nothing; each further one costs `extra_step`.
     """
@@ -114,6 +115,7 @@ class Judge:
     weights: RewardWeights = RewardWeights()
     rate: float = 1e-3
     use_gate: bool = True
+    num_passes: int = NUM_PASSES
     invalid: Invalid = "failed"
     invalid_call: float = PER_INVALID_CALL
     free_steps: int = FREE_STEPS
@@ -147,7 +149,7 @@ class Judge:
         for one in seen:
             cosines = adjacent_cosines(self.heads.embed(one.inputs))
             self.neighbours = self.neighbours.add(one.item.family, cosines)
-            foresight = self.heads.foresee(one.inputs, seed=seed)
+            foresight = self._foresee(one, seed=seed)
             self.variance = self.variance.add(foresight.variance_S)
             self.recent.extend(float(v) for v in self._step_rewards(one, seed=seed, cap=np.inf) if np.isfinite(v))
         with torch.random.fork_rng(devices=[]):
@@ -167,7 +169,7 @@ class Judge:
 
     def _step_rewards(self, one: Seen, *, seed: int, cap: float) -> np.ndarray:
         """Of each step but the first."""
-        foresight = self.heads.foresee(one.inputs, seed=seed)
+        foresight = self._foresee(one, seed=seed)
         return curiosity(
             surprise(foresight.predicted_SD, self.heads.seen(one.inputs)),
             foresight.p_valid_S,
@@ -175,6 +177,9 @@ class Judge:
             cap=cap,
             earns_S=earning_steps(one.trajectory)[1:],
         )
+
+    def _foresee(self, one: Seen, *, seed: int) -> Foresight:
+        return self.heads.foresee(one.inputs, num_passes=self.num_passes, seed=seed)
 
     def _curious(self, one: Seen, *, seed: int) -> float:
         if self.curiosity != "dynamics":
@@ -204,7 +209,9 @@ class Judge:
 
     def valid(self, one: Seen) -> tuple[bool, ...]:
         """Per step, whether it is spared the fine for invalid calls."""
-        return one.valid_steps if self.invalid == "untrue" else tuple(step.result.is_ok for step in one.trajectory.steps)
+        results = [step.result for step in one.trajectory.steps]
+        valid = one.valid_steps if self.invalid == "untrue" else [result.is_ok for result in results]
+        return tuple(right or result.is_excused for right, result in zip(valid, results, strict=True))
 
     def _rates(self) -> dict[str, Any]:
         return {"per_invalid": self.invalid_call, "per_extra": self.extra_step, "free_steps": self.free_steps}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -21,7 +22,7 @@ from pixelis.train.kept import save_state
 from pixelis.train.policy_learner import PolicyLearner
 from pixelis.train.rft_reward import Curiosity, Invalid, Judge, Structure
 from pixelis.train.start import save_policy
-from pixelis.train.step_heads import StepHeads
+from pixelis.train.step_heads import FROM_TOP, NUM_PASSES, StepHeads
 
 HEADS_FILE, STATISTICS_FILE = "step_heads.safetensors", "step_statistics.json"
 """The step heads of a finished run, and the statistics that go with them: later phases judge by both, frozen."""
@@ -51,6 +52,8 @@ class RftSettings:
         workers: processes that roll out, one prompt each at a time; 0 does it in this one, all prompts at once.
         use_corridor: False keeps beta as it is; then 0 is no KL term at all.
         use_gate: False lets curiosity count however unsure the dynamics head is.
+        num_passes: with dropout, by which that is measured.
+        from_top: which block's output stands for what was seen, counted from the last.
         invalid, invalid_call, free_steps, extra_step: what the penalty counts; see `Judge`.
         scale: what advantages are divided by: the standard deviation of rewards in the group, that of the batch, or nothing.
         negative: weight of negative advantages.
@@ -84,6 +87,8 @@ class RftSettings:
     workers: int = 0
     use_corridor: bool = True
     use_gate: bool = True
+    num_passes: int = NUM_PASSES
+    from_top: int = FROM_TOP
     invalid: Invalid = "failed"
     invalid_call: float = PER_INVALID_CALL
     free_steps: int = FREE_STEPS
@@ -146,17 +151,22 @@ def resume(out: Path, learner: PolicyLearner, judge: Judge, settings: RftSetting
     return Progress(**{**found["progress"], "corridor": CorridorState(**found["progress"]["corridor"])})
 
 
-def finish(out: Path, policy: VlmPolicy, judge: Judge) -> None:
+def finish(out: Path, policy: VlmPolicy, judge: Judge, settings: RftSettings) -> None:
     save_policy(policy, out)
-    save_heads(out, judge.heads, judge.neighbours, mean_variance=judge.variance.mean, cap=judge.cap)
+    facts = {"mean_variance": judge.variance.mean, "cap": judge.cap, "num_passes": judge.num_passes, "from_top": settings.from_top}
+    save_heads(out, judge.heads, judge.neighbours, facts)
     (out / "state.part").unlink(missing_ok=True)
     (out / "state.pt").unlink(missing_ok=True)
 
 
-def save_heads(out: Path, heads: StepHeads, neighbours: FamilyStatistics, *, mean_variance: float, cap: float | None) -> None:
-    """The step heads with the statistics that they are judged by."""
+def save_heads(out: Path, heads: StepHeads, neighbours: FamilyStatistics, facts: Mapping[str, Any]) -> None:
+    """The step heads with the statistics that they are judged by.
+
+    Args:
+        facts: mean_variance, cap, num_passes, from_top.
+    """
     from safetensors.torch import save_file
 
     save_file(heads.state_dict(), str(out / HEADS_FILE))
-    facts = {"neighbours": neighbours.to_json(), "mean_variance": mean_variance, "cap": cap}
-    (out / STATISTICS_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps({"neighbours": neighbours.to_json(), **facts}, indent=1)
+    (out / STATISTICS_FILE).write_text(text + "\n", encoding="utf-8")

@@ -29,6 +29,10 @@ LEAST_TOKENS = 4
 NUM_ARGUMENTS = 8
 NO_OP = len(OPS)
 """Index that stands for a turn whose text held no call."""
+FROM_TOP = 3
+"""Which block's output stands for what was seen, counted from the last."""
+NUM_PASSES = 4
+"""With dropout, over which the uncertainty of what is foreseen is taken."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,13 +250,15 @@ class StepHeads(nn.Module):
     def loss(self, inputs: StepInputs) -> Tensor:
         """L_dyn = |v̂ - v|² + 0.5 BCE(validity), mean over the steps that follow another; 0 (with a gradient) where there is none.
 
-        The squared error is a mean over features of unit-length vectors times their number, so that it does not grow with D.
+        Both vectors are of unit length, so that the error does not grow with D. A step that touched no pixels has none: there was nothing
+        to foresee.
         """
         if len(inputs.op_S) < 2:
             return sum(p.sum() for p in self.parameters()) * 0.0
         predicted, logit = self._next(inputs)
         target = F.normalize(self.embedding.visual(inputs).detach()[1:], dim=-1)
-        error = ((F.normalize(predicted, dim=-1) - target) ** 2).sum(-1).mean()
+        each = ((F.normalize(predicted, dim=-1) - target) ** 2).sum(-1)
+        error = (each * inputs.is_visual_S[1:]).sum() / len(each)
         return error + 0.5 * F.binary_cross_entropy_with_logits(logit, inputs.is_valid_S[1:])
 
     def _next(self, inputs: StepInputs) -> tuple[Tensor, Tensor]:
@@ -267,7 +273,7 @@ class StepHeads(nn.Module):
         return self.embedding(inputs).cpu().numpy()
 
     @torch.no_grad()
-    def foresee(self, inputs: StepInputs, *, num_passes: int = 4, seed: int = 0) -> Foresight:
+    def foresee(self, inputs: StepInputs, *, num_passes: int = NUM_PASSES, seed: int = 0) -> Foresight:
         """Mean and variance over passes with dropout; the same seed gives the same."""
         if len(inputs.op_S) < 2:
             return Foresight(np.zeros((0, inputs.visual_SD.shape[1])), np.zeros(0), np.zeros(0))

@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pixelis import __version__
-from pixelis.core.errors import DataError
 from pixelis.core.store import RUN_FILE, RunWriter, open_run
 from pixelis.core.trajectory import Timing, Trajectory
 from pixelis.retrieval.entry import Item
@@ -27,7 +27,7 @@ from pixelis.retrieval.memory import Memory, open_memory
 from pixelis.retrieval.whitelist import Blocklist
 from pixelis.train.start import save_policy
 from pixelis.ttrl.decide import dump
-from pixelis.ttrl.excluded import TRAJECTORIES_FOLDER, audited, stored_fingerprint
+from pixelis.ttrl.excluded import TRAJECTORIES_FOLDER, assert_clean, stored_fingerprint
 from pixelis.ttrl.facts import dump_facts
 from pixelis.ttrl.rows import learnt_row
 from pixelis.ttrl.serving import Adapter, Served
@@ -88,7 +88,7 @@ def run_adapt(
         progress = resume(out, settings.beta)
         serving.restore(progress)
         if progress.pending is not None:
-            _remember(memory, _with_fingerprint(progress.pending, memory, out / TRAJECTORIES_FOLDER))
+            _remember(memory, _with_fingerprint(progress.pending, memory, out / TRAJECTORIES_FOLDER), out)
         num_lines = {name: progress.position - (len(progress.jobs) if name == METRICS_FILE else 0) for name in LINES_FILES}
         lines = {name: stack.enter_context(closing(Lines(out / name, num))) for name, num in num_lines.items()}
         writer = stack.enter_context(_Once(out / TRAJECTORIES_FOLDER, about))
@@ -98,25 +98,24 @@ def run_adapt(
                 progress = run.one_query(query, progress)
         run.settle(progress, lag=0)
         if blocklist is not None:
-            report = audited(memory, blocklist, out)
-            if report.hits:
-                first = report.hits[0]
-                raise DataError(
-                    f"{out}: {len(report.hits)} remembered media are or resemble evaluation media, the first is {first.entry_id} "
-                    f"({first.route} of {first.blocked_id}); what was measured on them does not count: adapt into a new folder"
-                )
+            assert_clean(memory, blocklist, out)
     save_policy(serving.policy, out / POLICY_FOLDER)
     if serving.insight is not None:
         serving.insight.save(out / POLICY_FOLDER)
     return out
 
 
-def _remember(memory: Memory, item: Item) -> None:
-    """Add an item; once there are as many as an index is made for, train it, between answers. When that is hangs on nothing else, so a run
-    that was cut short goes on to the same decisions."""
+def _remember(memory: Memory, item: Item, out: Path) -> None:
+    """Add an item; once there are as many as an index is made for, train it, between answers, and audit it before it serves. When that is
+    hangs on nothing else, so a run that was cut short goes on to the same decisions.
+
+    Raises:
+        DataError: the memory holds an evaluation medium.
+    """
     memory.add(item)
     if memory.kind == "exact" and len(memory) >= memory.settings.exact_below:
-        memory.train_index()
+        blocked = memory.blocklist
+        memory.train_index(audit=None if blocked is None else partial(assert_clean, blocklist=blocked, folder=out))
 
 
 def _with_fingerprint(item: Item, memory: Memory, folder: Path) -> Item:
@@ -179,7 +178,7 @@ class _Run:
             self.lines[METRICS_FILE].write(json.dumps(row).encode())
         save(self.out, progress)
         if served is not None and progress.pending is not None:
-            _remember(adapter.memory, progress.pending)
+            _remember(adapter.memory, progress.pending, self.out)
         for row, right in rows:
             self.log({**row, "right": right, "of": self.num_queries})
         return progress

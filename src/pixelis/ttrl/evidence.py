@@ -52,6 +52,8 @@ class Evidence:
     is_decisive: bool
     time_s: float = 0.0
     """The moment it looked at; 0 for an image, and for what looks at a stretch of time."""
+    is_excused: bool = False
+    """It failed, and it was no mistake of the policy; see `Result.is_excused`."""
 
     @property
     def is_ok(self) -> bool:
@@ -68,7 +70,8 @@ def evidence_of(trajectory: Trajectory, *, answer: str | None = None) -> tuple[E
     out = []
     for step, is_decisive in zip(trajectory.steps, decisive, strict=True):
         frame = getattr(step.result.output, "frame", 0)
-        out.append(Evidence(op=step.result.op, output=step.result.output, is_decisive=is_decisive, time_s=frame / fps if fps else 0.0))
+        result, time_s = step.result, frame / fps if fps else 0.0
+        out.append(Evidence(op=result.op, output=result.output, is_decisive=is_decisive, time_s=time_s, is_excused=result.is_excused))
     return tuple(out)
 
 

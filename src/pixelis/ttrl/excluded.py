@@ -11,10 +11,12 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
 from pixelis.core.errors import DataError
 from pixelis.core.media import Medium, open_medium
 from pixelis.core.store import Run, open_run, write_whole
-from pixelis.data.dedup import WORLD, Fingerprint, MediaRecord, fingerprint, frames_of
+from pixelis.data.dedup import WORLD, Encoder, Fingerprint, MediaRecord, fingerprint, frames_of
 from pixelis.data.world.items import FAMILIES, make_item, render
 from pixelis.data.world.shifts import parse_shift
 from pixelis.retrieval.audit import AUDIT_FILE, AuditReport, Probe, inspect
@@ -49,8 +51,11 @@ def excluded_by(folder: Path) -> list[Excluded]:
         raise DataError(f"{path}: {error}; no run of pixelis adapt lies there, or it is damaged") from None
 
 
-def blocklist_of(sets: Sequence[Excluded]) -> Blocklist | None:
+def blocklist_of(sets: Sequence[Excluded], embed: Encoder | None = None) -> Blocklist | None:
     """The media of some sets of items, by bytes and by what they look like; None where there is no set. About 0.1 s a medium.
+
+    Args:
+        embed: of the memory's pixel keys; None leaves an audit without questions to the index.
 
     Raises:
         ConfigError: no such shift.
@@ -62,7 +67,9 @@ def blocklist_of(sets: Sequence[Excluded]) -> Blocklist | None:
             item = make_item(one.split, index, seed=one.seed, family=tuple(FAMILIES)[index % len(FAMILIES)], shift=shift)
             with open_medium(render(item), name=item.medium_name) as medium:
                 name = f"{item.id} {one.shift or 'clean'}"
-                media.setdefault(medium.sha256, Blocked(name, medium.sha256, fingerprint_of(medium)))
+                if medium.sha256 not in media:
+                    pixel_D = None if embed is None else np.asarray(embed([medium.frame(0)])[0], np.float64)
+                    media[medium.sha256] = Blocked(name, medium.sha256, fingerprint_of(medium), pixel_D)
     return Blocklist(media.values(), WORLD) if media else None
 
 
@@ -84,10 +91,25 @@ def audited(memory: Memory, blocklist: Blocklist, folder: Path) -> AuditReport:
     """
     run = open_run(folder / TRAJECTORIES_FOLDER)
     look = cache(lambda medium: stored_fingerprint(run, medium))
-    probes = [Probe(blocked) for blocked in blocklist.media]
+    probes = [Probe(blocked, blocked.pixel_D) for blocked in blocklist.media]
     report = inspect(memory, blocklist, probes, fingerprint_of=lambda entry: look(entry.medium))
     write_whole(folder / AUDIT_FILE, (json.dumps(asdict(report), indent=1) + "\n").encode())
     return report
+
+
+def assert_clean(memory: Memory, blocklist: Blocklist, folder: Path) -> None:
+    """`audited`, and stop where anything was found.
+
+    Raises:
+        DataError: the memory holds an evaluation medium, or one that resembles it.
+    """
+    report = audited(memory, blocklist, folder)
+    if report.hits:
+        first = report.hits[0]
+        raise DataError(
+            f"{folder}: {len(report.hits)} remembered media are or resemble evaluation media, the first is {first.entry_id} "
+            f"({first.route} of {first.blocked_id}); what was measured on them does not count: adapt into a new folder"
+        )
 
 
 def stored_fingerprint(run: Run, medium: str) -> Fingerprint:

@@ -62,8 +62,8 @@ class RolloutFacts:
 
     @property
     def num_invalid(self) -> int:
-        """Calls that no tool answered: malformed, with bad arguments, or failed."""
-        return sum(not step.is_ok for step in self.evidence)
+        """Calls that no tool answered: malformed, with bad arguments, or failed; not those that the machine failed."""
+        return sum(not step.is_ok and not step.is_excused for step in self.evidence)
 
     @property
     def intrinsic(self) -> float:

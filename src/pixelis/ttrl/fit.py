@@ -183,9 +183,22 @@ def held_out_text(fitted: dict[str, Any]) -> str:
 
 def _fitted(records: Sequence[Record], settings: DecisionSettings, calibrator: str, alpha: float) -> DecisionSettings:
     """How to decide with a calibrator and a quantile of these queries; no quantile where they are too few."""
-    fitted = replace(settings, calibrator=fit_calibrator(calibrator, *_confidences(records)), quantile=None)
-    quantile = conformal_quantile([_nonconformity(record, fitted) for record in records], alpha)
-    return replace(fitted, quantile=quantile if np.isfinite(quantile) else None)
+    quantile = conformal_quantile(_scores(records, settings, calibrator), alpha)
+    fitted = fit_calibrator(calibrator, *_confidences(records))
+    return replace(settings, calibrator=fitted, quantile=quantile if np.isfinite(quantile) else None)
+
+
+def _scores(records: Sequence[Record], settings: DecisionSettings, calibrator: str) -> list[float]:
+    """Nonconformity of every true answer, each under a calibrator of the other half of the queries.
+
+    One that had seen a query would fit it better than those to come, and the quantile would promise too much.
+    """
+    halves = (records[::2], records[1::2])
+    found = []
+    for own, other in (halves, halves[::-1]):
+        fitted = replace(settings, calibrator=fit_calibrator(calibrator, *_confidences(other)), quantile=None)
+        found += [_nonconformity(record, fitted) for record in own]
+    return found
 
 
 def _confidences(records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:

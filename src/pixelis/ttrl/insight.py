@@ -16,7 +16,7 @@ from pixelis.rewards.curiosity import curiosity, gate, mean_curiosity, surprise
 from pixelis.rewards.earning import earning_steps
 from pixelis.rewards.running import FamilyStatistics
 from pixelis.train.rft_state import HEADS_FILE, STATISTICS_FILE, save_heads
-from pixelis.train.step_heads import StepHeads, StepInputs
+from pixelis.train.step_heads import FROM_TOP, NUM_PASSES, StepHeads, StepInputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +27,8 @@ class Insight:
     neighbours: FamilyStatistics
     mean_variance: float
     cap: float | None
+    num_passes: int = NUM_PASSES
+    from_top: int = FROM_TOP
 
     @classmethod
     def of(cls, checkpoint: str | Path, hidden: int) -> Insight | None:
@@ -48,13 +50,14 @@ class Insight:
         try:
             heads.load_state_dict(load_file(str(folder / HEADS_FILE)))
             facts = json.loads((folder / STATISTICS_FILE).read_text(encoding="utf-8"))
-            return cls(heads.eval(), FamilyStatistics.from_json(facts["neighbours"]), float(facts["mean_variance"]), facts["cap"])
+            neighbours = FamilyStatistics.from_json(facts.pop("neighbours"))
+            return cls(heads.eval(), neighbours, **facts)
         except (RuntimeError, OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{folder}: its step heads do not fit ({error}); train phase 2 again, or delete {HEADS_FILE}") from None
 
     def look(self, trajectory: Trajectory, inputs: StepInputs, *, seed: int) -> tuple[float, float]:
         """Curiosity and coherence of a trajectory; both 0 for fewer than two steps."""
-        foresight = self.heads.foresee(inputs, seed=seed)
+        foresight = self.heads.foresee(inputs, num_passes=self.num_passes, seed=seed)
         rewards = curiosity(
             surprise(foresight.predicted_SD, self.heads.seen(inputs)),
             foresight.p_valid_S,
@@ -66,4 +69,5 @@ class Insight:
 
     def save(self, folder: str | Path) -> None:
         """Beside a policy that goes on from here."""
-        save_heads(Path(folder), self.heads, self.neighbours, mean_variance=self.mean_variance, cap=self.cap)
+        names = ("mean_variance", "cap", "num_passes", "from_top")
+        save_heads(Path(folder), self.heads, self.neighbours, {name: getattr(self, name) for name in names})

@@ -75,21 +75,36 @@ def answer_confidence(one: Rolled, tokenizer: object) -> float | None:
         return None
     turn = next(turn for turn in one.example.turns if turn.step == ANSWER)
     ids = one.example.ids_T[turn.start : turn.end].tolist()
-    texts = [tokenizer.decode(ids[: k + 1]) for k in range(len(ids))]
-    opened = next((k + 1 for k, text in enumerate(texts) if ANSWER_OPEN in text), None)
-    closed = next((k for k, text in enumerate(texts) if ANSWER_CLOSE in text), len(ids))
+    opened, closed = _tokens_up_to(ANSWER_OPEN, ids, tokenizer), (_tokens_up_to(ANSWER_CLOSE, ids, tokenizer) or len(ids) + 1) - 1
     if opened is None or closed < opened:
         return None
     total = float(one.measured.logp_N[span[0] + opened : span[0] + closed].sum())
     return float(min(1.0, np.exp(total)))
 
 
-def text_key(one: Rolled) -> np.ndarray:
-    """The text part: mean over the states of the prompt and of the last thought tokens, [D]."""
-    states_TD = one.measured.last_TD.cpu().numpy()
-    thoughts = [states_TD[turn.start : turn.act_start] for turn in one.example.turns]
-    is_prompt_T = np.asarray(one.example.role_T) == PROMPT
-    return pool_text(states_TD[is_prompt_T], np.concatenate(thoughts) if thoughts else states_TD[:0])
+def _tokens_up_to(tag: str, ids: Sequence[int], tokenizer: object) -> int | None:
+    """How many tokens there are up to the end of a tag; None without it."""
+    return next((k for k in range(1, len(ids) + 1) if tag in tokenizer.decode(ids[:k])), None)
+
+
+def text_key(one: Rolled, tokenizer: object) -> np.ndarray:
+    """The text part: mean over the states of the question and of the last thought tokens, [D].
+
+    The question is what stands in the prompt behind its images: these have a key of their own, and what stands before them is the same in
+    every prompt. The thought of the turn that answers ends where the answer begins.
+    """
+    states_TD, example = one.measured.last_TD.cpu().numpy(), one.example
+    is_prompt_T = np.asarray(example.role_T) == PROMPT
+    num_prompt = int(is_prompt_T.argmin()) if not is_prompt_T.all() else len(is_prompt_T)
+    start = max((placed.end for placed in example.images if placed.end <= num_prompt), default=0)
+    thoughts = [states_TD[:0]]
+    for turn in example.turns:
+        end = turn.act_start
+        if turn.step == ANSWER:
+            length = _tokens_up_to(ANSWER_OPEN, example.ids_T[turn.start : turn.end].tolist(), tokenizer)
+            end = turn.end if length is None else turn.start + length
+        thoughts.append(states_TD[turn.start : end])
+    return pool_text(states_TD[start:num_prompt], np.concatenate(thoughts))
 
 
 def pixel_key(

@@ -22,7 +22,7 @@ from pixelis.policy.vlm_vision import Features
 from pixelis.retrieval.entry import Entry, Item
 from pixelis.retrieval.memory import Memory
 from pixelis.rollout.pack import Example
-from pixelis.rollout.run import Limits, Runner
+from pixelis.rollout.run import UNHURRIED_S, Limits, Runner
 from pixelis.tools.engines.encoder_efficientnet import EfficientNetEncoder
 from pixelis.tools.execute import Executor
 from pixelis.tools.settings import ToolSettings
@@ -32,6 +32,7 @@ from pixelis.train.corridor import CorridorState
 from pixelis.train.learner import learning_of, take_learning
 from pixelis.train.packing import pack_rollouts
 from pixelis.train.policy_learner import PolicyLearner, sampler_mismatch
+from pixelis.train.step_heads import FROM_TOP
 from pixelis.ttrl.decide import Credit, Decision, credit, decide
 from pixelis.ttrl.excluded import fingerprint_of
 from pixelis.ttrl.facts import NeighbourFacts, QueryFacts, rollout_facts
@@ -94,7 +95,7 @@ class Adapter:
         if policy.sampling.temperature != 1.0 or policy.sampling.top_p != 1.0:
             raise ConfigError("learning takes what the policy itself would say: set temperature = 1 and top_p = 1")
         self.policy, self.settings, self.memory, self.insight = policy, settings, memory, insight
-        limits = Limits(max_steps=settings.max_steps)
+        limits = Limits(max_steps=settings.max_steps, max_seconds=UNHURRIED_S)
         self._eyes = Eyes(policy)
         self._runner = Runner(self._eyes, executor, settings=tool_settings, limits=limits, num_parallel=settings.num_parallel)
         self._encoder = EfficientNetEncoder() if settings.omega > 0 else None
@@ -119,6 +120,7 @@ class Adapter:
             batch_tokens=self.settings.batch_tokens,
             anchor=EMA,
             last_layers=self.settings.last_layers,
+            from_top=FROM_TOP if self.insight is None else self.insight.from_top,
         )
 
     def _student(self) -> Student:
@@ -213,7 +215,7 @@ class Adapter:
         seed = self.settings.seed + 1000 * number
         found = [observe(one, query, tokenizer=tokenizer, merge=merge, insight=self.insight, seed=seed + k) for k, one in enumerate(rolled)]
         clock.lap("observe")
-        text_D = text_key(rolled[0])
+        text_D = text_key(rolled[0], tokenizer)
         pixel_D = pixel_key(rolled[0], found[0], query, self._encoder) if self._encoder is not None else None
         asked_D = pixel_D
         if pixel_D is not None and self.settings.stress.changes_pictures:

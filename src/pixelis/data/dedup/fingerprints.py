@@ -69,10 +69,11 @@ def default_encoder() -> Encoder:
 
 
 def frames_of(medium: Medium) -> tuple[np.ndarray, ...]:
-    """What of an open medium is compared: an image, or the frames of a video that are seen at whole seconds."""
+    """What of an open medium is compared: an image, or the frames of a video that are seen at whole seconds, at least two."""
     if medium.kind != "video":
         return (medium.frame(0),)
-    return tuple(medium.frame(medium.frame_at(second)) for second in range(max(1, int(medium.duration_s))))
+    seconds = range(max(2, int(medium.duration_s)))
+    return tuple(medium.frame(medium.frame_at(min(second, medium.duration_s))) for second in seconds)
 
 
 def fingerprint(medium: MediaRecord, encoder: Encoder | None = None) -> Fingerprint:

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pixelis.core.decisive import decisive_steps, is_in_answer
-from pixelis.core.errors import MACHINE_ERRORS
 from pixelis.core.media import Medium
 from pixelis.core.ops import Result
 from pixelis.core.trajectory import Trajectory
@@ -131,7 +130,7 @@ def _check(trajectory: Trajectory, number: int, result: Result, said: str, *, is
     is_value = recorded.output is not None and is_in_answer(recorded.output, said, info)
     found = None if result.output is None else rescaled(result.output, from_size=size, to_size=(info.width, info.height))
     score, survives, is_value_found = math.nan, None, None
-    if recorded.output is not None and not (result.error is not None and result.error.kind in MACHINE_ERRORS):
+    if recorded.output is not None and not result.is_machines:
         score = 0.0 if found is None else agreement(recorded.output, found)
         survives = is_same(recorded.output, found)
         is_value_found = (found is not None and is_in_answer(found, said, info)) if is_value else None
