@@ -325,6 +325,13 @@ def test_a_harmful_update_is_taken_back(born, tmp_path, monkeypatch):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_beta_is_steered_by_where_an_update_led_also_where_it_was_taken_back(born, tmp_path):
+    """So long a step goes far over 0.40; the weights that serve stay at their anchor, whose KL of 0 would let beta fall further."""
+    rows = lines(run(born, tmp_path / "far", replace(SETTINGS, rate=0.5)))
+    assert all(row["rolled_back"] and row["kl"] == pytest.approx(0, abs=1e-6) for row in rows if not row["masked"])
+    assert rows[0]["beta"] > SETTINGS.beta and not rows[0]["masked"]
+
+
 def test_an_update_is_taken_back_where_the_canaries_fall_or_nothing_is_finite(born, tmp_path, monkeypatch):
     class Falling:
         start = 0.0
@@ -464,7 +471,7 @@ def test_between_answers_the_paper_s_steps_are_taken_one_after_another(born, who
                     ]
                     outcome = update.learn(adapter.learner, lessons, is_masked=earned.is_masked, beta=corridor.beta, canary=None)
                     adapter.learner.follow(SETTINGS.ema)
-                corridor = regulate(corridor, outcome.kl, SETTINGS.corridor)
+                corridor = regulate(corridor, outcome.reached_kl, SETTINGS.corridor)
                 memory.add(adapter.item(served, query))
         assert [record.decision for record in read_records(whole)] == decided
         assert lines(whole)[-1]["beta"] == corridor.beta

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,8 @@ class Outcome:
     grad_norm: float
     kl: float
     """After the update, or of the weights that answered where it was taken back; nats per token to the anchor of that time."""
+    reached_kl: float
+    """After the update, also where it was taken back: what beta is steered by. A wild one counts as twice the bound; NaN without a step."""
     canary: float | None
     """Mean log p of the canary set after the update, nats per token."""
     rolled_back: str
@@ -94,8 +97,9 @@ def learn(
     before = copied(learner.state())
     loss, norm, is_skipped = learner.update(examples, loss_of, wants_entropy=minimises_entropy, by_gradient_alone=is_masked)
     if is_skipped:
-        return Outcome(loss, norm, kl_of(sampled, anchors), None, "the loss or its gradient was not finite")
+        return Outcome(loss, norm, kl_of(sampled, anchors), math.nan, None, "the loss or its gradient was not finite")
     kl = kl_of(learner.logp(examples), anchors)
+    reached = min(kl, 2 * MOST_KL) if kl == kl else 2 * MOST_KL
     score = canary.score(learner) if canary is not None else None
     reason = ""
     if not kl <= most_kl:
@@ -105,7 +109,7 @@ def learn(
     if reason:
         learner.load_state(before)
         kl = kl_of(sampled, anchors)
-    return Outcome(loss, norm, kl, score, reason)
+    return Outcome(loss, norm, kl, reached, score, reason)
 
 
 def copied(state: dict[str, Any]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class AdaptSettings:
         learns: False only decides: to calibrate, or to measure the vote alone.
         max_accepted: updates accepted by the vote after which the run goes on answering and learns no more; None for no limit. For arms of
             a study at one budget: the least that any of them accepts.
-        ema: decay of the anchor per accepted update; 1 keeps it where it began, 0 has none.
+        ema: decay of the anchor per update that was not taken back; 1 keeps it where it began, 0 has none.
         rate: of the optimiser, constant; 0 leaves the weights as they are.
         beta: the corridor's start.
         use_corridor: False keeps beta as it is.

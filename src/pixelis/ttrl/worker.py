@@ -70,7 +70,7 @@ class Student:
 
     Args:
         learner: moved in place by nobody else while a job is taken.
-        ema: decay of the anchor per accepted update.
+        ema: decay of the anchor per update that was not taken back.
         corridor_settings: None keeps beta as it is.
         alone: entered while the learner moves: keeps whoever shares its model away.
         shelf: where the learner finds features, when it is not serving's own bank.
@@ -110,7 +110,7 @@ class Student:
                     self.learner.follow(self._ema)
                 self.weights = self._copy()
             if self._corridor_settings is not None:
-                self.corridor = regulate(self.corridor, outcome.kl, self._corridor_settings)
+                self.corridor = regulate(self.corridor, outcome.reached_kl, self._corridor_settings)
         if job.trials:
             self.light = after_query(self.light, job.trials)
             self.weights = replace(self.weights or self._copy(), light=self.light)
