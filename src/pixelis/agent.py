@@ -57,6 +57,7 @@ def _endpoint(settings: PolicySettings) -> Policy:
         native_tools=settings.native_tools,
         temperature=_temperature(settings),
         max_tokens=settings.max_tokens,
+        logit_bias=settings.logit_bias,
         timeout_s=settings.timeout_s,
     )
 

@@ -33,6 +33,8 @@ class PolicySettings(BaseModel):
     """of sampling; when left out, 0 (the likeliest token) for a checkpoint of the package and 0.7 for others"""
     max_tokens: int = Field(default=512, ge=1)
     """per turn"""
+    logit_bias: dict[str, float] = Field(default_factory=dict)
+    """endpoint: what is added to the logits of tokens, by their ids in the server's vocabulary, such as those of <tool_call>"""
     timeout_s: float = Field(default=60.0, gt=0)
 
 

@@ -122,6 +122,13 @@ def test_a_conversation_in_native_calls():
     assert server.requests[1]["messages"][3]["tool_call_id"] == "c0"
 
 
+def test_logits_are_biased_where_that_is_asked_for():
+    with Server([completion(ANSWER)]) as server:
+        plain, biased = ask(server), ask(server, logit_bias={"151657": 2.5})
+    assert "logit_bias" not in server.requests[0] and server.requests[1]["logit_bias"] == {"151657": 2.5}
+    assert "logit_bias" not in plain.policy.sampling and biased.policy.sampling["logit_bias"] == {"151657": 2.5}
+
+
 def test_two_native_calls_and_broken_arguments_are_the_agents_mistakes():
     with Server([native(("ZOOM", "{}"), ("ZOOM", "{}")), native(("ZOOM", '{"bbox_2d": [0,')), completion(ANSWER)]) as server:
         trajectory = ask(server, native_tools=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,8 @@ class EndpointPolicy:
         api_key: None takes OPENAI_API_KEY; a local server needs none.
         native_tools: offer the tools as functions; the server must support them. Otherwise they stand in the system message.
         temperature, max_tokens: sampling, per turn.
+        logit_bias: added to the logits of tokens, by their ids in the server's vocabulary, such as those of `<tool_call>`; empty asks
+            for none, as not every server takes it.
         timeout_s: longest wait for one answer; max_retries: for connection errors, 429 and 5xx, with growing pauses.
         max_pixels, max_frames: how large an image, and how many frames of a video, are shown.
 
@@ -53,6 +55,7 @@ class EndpointPolicy:
         native_tools: bool = False,
         temperature: float = 0.7,
         max_tokens: int = 1024,
+        logit_bias: Mapping[str, float] = {},
         timeout_s: float = 60.0,
         max_retries: int = 2,
         max_pixels: int = 1024 * 1024,
@@ -72,12 +75,13 @@ class EndpointPolicy:
         self.native_tools = native_tools
         self.prompting = Prompting(max_pixels=max_pixels, max_frames=max_frames)
         self._request = {"model": model, "temperature": temperature, "max_tokens": max_tokens}
+        sampling = {"temperature": temperature, "max_tokens": max_tokens, "native_tools": native_tools}
         if native_tools:
             self._request["tools"] = tool_schemas()
+        if logit_bias:
+            self._request["logit_bias"] = sampling["logit_bias"] = dict(logit_bias)
         self._clients: dict[int, Any] = {}
-        self.info = PolicyInfo(
-            name="endpoint", version=model, sampling={"temperature": temperature, "max_tokens": max_tokens, "native_tools": native_tools}
-        )
+        self.info = PolicyInfo(name="endpoint", version=model, sampling=sampling)
 
     def open(self, task: Task, *, seed: int) -> EndpointSession:
         return EndpointSession(self, task, seed)
