@@ -16,7 +16,7 @@ not flat. TRL's reward is the answer and the penalty alone.
 generate: the rollouts, but for the time in which tools ran and the model wrote nothing, which is `tools`. score: log-probabilities and
 rewards. train: the steps. The first update of each side is a warm-up and not counted, except with --tiny.
 
-    python benchmarks/rft.py --updates 5 --out docs/results/rft.md
+    python benchmarks/rft.py --updates 5 --out docs/results/trl_rft.md
 """
 
 from __future__ import annotations
