@@ -132,7 +132,7 @@ def gather(policy: VlmPolicy, bank: FeatureBank, runner: Runner, rft, num_prompt
 
 def report(learner: PolicyLearner, seen: list[Seen], rft, temperature: float, decode: Callable[[list[int]], str]) -> None:
     logp = learner.logp([one.example for one in seen])
-    right = float(np.mean([one.answer_reward for one in seen]))
+    right = float(np.mean([one.accuracy for one in seen]))
     entropy = -float(torch.cat(logp).mean())
     text_of = functools.cache(lambda id_: decode([id_]))
     is_coordinate = [coordinates(one, text_of) for one in seen]
@@ -159,7 +159,7 @@ def credited(seen: list[Seen], rft) -> dict[str, list[torch.Tensor]]:
     """Advantages [N] of every rollout's sampled tokens, by the names of LINES."""
     judge = Judge(8, curiosity="none", structure="none", invalid=rft.invalid, invalid_call=rft.invalid_call, free_steps=rft.free_steps,
                   extra_step=rft.extra_step)  # fmt: skip
-    right = np.array([one.answer_reward for one in seen])
+    right = np.array([one.accuracy for one in seen])
     fines = [judge.fines(one) for one in seen]
     reward = right - np.array([each.sum() for each in fines])
     spread, owner = float(reward.std()), np.array([one.group for one in seen])

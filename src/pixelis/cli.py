@@ -89,6 +89,8 @@ def view(
 app.command("replay", epilog="Example:  pixelis replay runs/demo")(cli_tools.replay)
 app.add_typer(cli_data.data, name="data")
 app.add_typer(cli_train.train, name="train")
+app.command("sft", hidden=True)(cli_train.sft)
+app.command("rft", hidden=True)(cli_train.rft)
 app.add_typer(cli_probe.app, name="eval")  # the app of cli_eval, with the commands of both
 app.command("score")(cli_eval.score)
 app.command("report", epilog="Example:  pixelis report runs/plain runs/off runs/rft --out report.html --markdown report.md")(

@@ -70,16 +70,18 @@ def _is_sound(folder: Path, wanted: AdaptRecipe) -> bool:
     """Whether every decision comes out again, and the memory holds nothing that the recipe or the run itself excludes."""
     from pixelis.retrieval.audit import report_text
     from pixelis.retrieval.memory import read_memory
+    from pixelis.tools.engines.encoder_efficientnet import EfficientNetEncoder
     from pixelis.ttrl.adapt import MEMORY_FOLDER
     from pixelis.ttrl.excluded import audited, blocklist_of, excluded_by
     from pixelis.ttrl.fit import check_decisions
 
     num, different = check_decisions(folder)
     out.print(f"{num} decisions made again: {len(different)} differ {' '.join(different[:5])}".rstrip())
-    blocklist = blocklist_of(list(dict.fromkeys([*excluded_by(folder), *_excluded(wanted)])))
-    if blocklist is None:
-        return not different
     with read_memory(folder / MEMORY_FOLDER) as memory:
+        embed = EfficientNetEncoder().embed if memory.spec.omega > 0 else None
+        blocklist = blocklist_of(list(dict.fromkeys([*excluded_by(folder), *_excluded(wanted)])), embed)
+        if blocklist is None:
+            return not different
         report = audited(memory, blocklist, folder)
     out.print(report_text(report))
     return not different and not report.hits
@@ -149,7 +151,7 @@ def _serve(wanted: AdaptRecipe, folder: Path, checkpoint: str, *, log: Any, has_
     sets, insight = _excluded(wanted), Insight.of(wanted.adapter or where, hidden)
     watched = wanted.calibration if wanted.calibration and wanted.num_canaries and Path(wanted.calibration).is_dir() else None
     for line in _missing(wanted, has_insight=insight is not None, has_canaries=watched is not None):
-        err.print(f"note: {line}")
+        err.print(f"note: {line}", markup=False)
     if sets:
         about["excluded"] = [asdict(one) for one in sets]
     kept = wanted.memory
@@ -186,11 +188,13 @@ def _serve(wanted: AdaptRecipe, folder: Path, checkpoint: str, *, log: Any, has_
 
 
 def _missing(wanted: AdaptRecipe, *, has_insight: bool, has_canaries: bool) -> list[str]:
-    """What phase 3 goes without, and how to get it."""
+    """What a run that moves weights goes without, and how to get it."""
+    if not (wanted.adapt.learns and wanted.adapt.rate > 0):
+        return []
     lines = []
     if not wanted.calibration:
         lines.append("no calibration: confidences count as they are, no conformal set holds an answer back; run --fit on labelled queries")
-    if wanted.adapt.learns and wanted.adapt.rate > 0 and wanted.num_canaries and not has_canaries:
+    if wanted.num_canaries and not has_canaries:
         lines.append("no canaries: no update is taken back for harm on labelled items; name a calibration run's folder, not its file")
     if not wanted.excluded and wanted.adapt.neighbours:
         lines.append("nothing is excluded: the memory takes in every medium; name what the policy is examined on under [[excluded]]")

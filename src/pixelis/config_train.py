@@ -220,6 +220,7 @@ class RftTable(Table):
     beta: float = Field(default=0.3, ge=0)
     curiosity: Literal["dynamics", "pixel_reasoner", "none"] = "dynamics"
     structure: Literal["coherence", "l2", "tv", "infonce", "none"] = "coherence"
+    answer: Literal["exact", "graded"] = "exact"
     curiosity_weight: float = Field(default=0.10, ge=0)
     structure_weight: float = Field(default=0.10, ge=0)
     max_mismatch: float = Field(default=0.02, gt=0)

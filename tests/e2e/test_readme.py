@@ -42,16 +42,20 @@ def test_the_demo_leaves_a_run_with_its_page(demo):
     assert (folder / "view.html").stat().st_size > 100_000
 
 
-def test_linked_files_exist():
-    links = re.findall(r"\]\(([^)#]+)\)", README)
-    assert links
-    missing = [link for link in links if not link.startswith("http") and not (ROOT / link).exists()]
-    assert not missing
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "docs"], ids=str
+)
+def test_linked_files_exist(page):
+    pages = sorted(page.rglob("*.md")) if page.is_dir() else [page]
+    links = [(one, link) for one in pages for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", one.read_text(encoding="utf-8"))]
+    missing = [f"{one.name}: {link}" for one, link in links if not link.startswith("http") and not (one.parent / link).exists()]
+    assert links and not missing
 
 
 def test_named_commands_exist():
     done = subprocess.run([sys.executable, "-m", "pixelis.cli", "--help"], capture_output=True, text=True, timeout=60)
-    for verb in set(re.findall(r"^pixelis (\w+)", README, re.MULTILINE)):
+    pages = "\n".join([README, *((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("demo.md", "pixelworld.md"))])
+    for verb in set(re.findall(r"^pixelis (\w+)", pages, re.MULTILINE)):
         assert verb in done.stdout
     for target in set(re.findall(r"^make (\w+)", README, re.MULTILINE)):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)

@@ -136,10 +136,13 @@ def test_the_papers_third_phase_on_a_tiny_model(papers_sft, tmp_path):
     done = pixelis("adapt", recipe, "--checkpoint", tiny, "--out", out, "--json")
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert "no calibration" in done.stderr and "no step heads" in done.stderr  # what SFT leaves has none
+    assert "[[excluded]]" not in done.stderr
     # The policy begins as its own average, and a vote without answers teaches nothing: only the KL acts, and it is 0.
     assert [row["query"] for row in rows] == [0, 1] and all(row["kl"] < 1e-6 and row["masked"] for row in rows)
     assert load_checkpoint(tiny, adapter=out / "policy" / "policy")
     (out / AUDIT_FILE).unlink()
+    other = pixelis("adapt", plain, "--checkpoint", tiny, "--out", tmp_path / "other", "--json")
+    assert "under [[excluded]]" in other.stderr
     assert "2 decisions made again: 0 differ" in pixelis("adapt", plain, "--out", out, "--check").stdout
     assert json.loads((out / AUDIT_FILE).read_text())["num_blocked"] == 1  # what the run excluded, though that recipe says nothing of it
     (noted,) = read_commands(out)
@@ -151,6 +154,11 @@ def _with_lora(recipe: Path) -> Path:
     path = recipe.with_name("both.toml")
     path.write_text(f"{recipe.read_text()}\n[lora]\nrank = 4\n")
     return path
+
+
+def test_phases_are_also_verbs_of_their_own():
+    for verb, word in (("sft", "imitate"), ("rft", "reinforcement")):
+        assert word in pixelis(verb, "--help").stdout and "recipe" in pixelis(verb, ok=False).stderr
 
 
 def test_a_typo_in_a_recipe_is_named(tmp_path):

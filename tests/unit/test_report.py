@@ -66,7 +66,7 @@ def rft_row(update: int, **changes) -> dict:
         "valid_share": 0.6, "chain_length": 3.0, "invalid": 0.05,
         "answered": 1.0, "ops": {"SEG": 1, "ZOOM": 0, "TRK": 0, "OCR": 3, "TEMP": 0, "PROP": 0}, "op_entropy": 0.56, "tool_rate": 1.0,
         "alarm": "", "groups": 4, "flat_groups": 1, "used": 6, "rollouts": 8, "tokens": 900, "loss": [0.1, 0.3], "grad_norm": [0.5],
-        "clipped": [], "skipped": 0, "mean_kl": 0.1, "kl": 0.12, "beta": 0.3, "mismatch": 1e-5, "is_held": False, "sight": None,
+        "clipped": [], "skipped": [], "mean_kl": 0.1, "kl": 0.12, "beta": 0.3, "mismatch": 1e-5, "is_held": False, "sight": None,
         "dynamics_loss": 1.0, "num_lost": 0, "seconds": {"media": 1.0, "train": 2.0},
     }  # fmt: skip
     return row | changes

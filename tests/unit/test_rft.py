@@ -32,8 +32,9 @@ from pixelis.policy.vlm_make import make_checkpoint
 from pixelis.rollout.run import Limits, Runner
 from pixelis.tools.settings import ToolSettings
 from pixelis.tools.toolbox import resolved
-from pixelis.train import rft
+from pixelis.train import policy_learner, rft
 from pixelis.train.bank import FeatureBank
+from pixelis.train.grpo import PolicyFacts
 from pixelis.train.packing import pack_rollouts
 from pixelis.train.policy_learner import PolicyLearner
 from pixelis.train.rft import run_rft
@@ -108,6 +109,7 @@ def test_the_journal_says_what_happened(trained):
     assert rows[0]["sight"] > 1e-3 and rows[1]["sight"] is None
     assert all(row["rollouts"] + row["num_lost"] == 6 and row["groups"] == 2 for row in rows)
     # A newborn writes nothing that is a call: every step costs 0.30.
+    assert all(row["skipped"] == [] and row["advantage"]["p5"] <= row["advantage"]["p50"] <= row["advantage"]["p95"] for row in rows)
     assert all(0 < row["entropy"] < 10 for row in rows)  # at most the logarithm of the vocabulary
     assert rows[0]["penalty"] > 0 and rows[0]["invalid"] == 1.0 and rows[0]["answer"] == 0.0
     for row in rows:  # of every prompt, the means over its rollouts
@@ -203,7 +205,7 @@ def test_workers_need_copies(born, tmp_path):
 def test_what_cannot_be_learnt_from_is_refused(born, trained, tmp_path):
     with pytest.raises(ConfigError, match="temperature = 1"):
         train(born, tmp_path / "cold", temperature=0.7)
-    with pytest.raises(ConfigError, match="other settings"):
+    with pytest.raises(ConfigError, match="its settings differ"):
         train(born, trained, replace(SETTINGS, rate=0.5))
     with pytest.raises(DataError, match="blind"):
         train(born, tmp_path / "blind", blind=True)
@@ -222,6 +224,34 @@ def test_alarms_say_what_collapsed():
     assert alarm_of(0.39, 0.11, start) == "tool rate fell below half of what it was at the start"
     assert alarm_of(0.8, 0.09, start) == "entropy fell below a quarter of what it was at the start"
     assert alarm_of(0.0, 0.0, start).count(";") == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "truth", "said", "exact", "graded"),
+    [
+        ("text", "Locket", "locket", 1, 1),
+        ("text", "Locket", "rocket", 0, 5 / 6),  # one edit of six
+        ("text", "Locket", "voyage", 0, 0),  # under a half
+        ("number", "100", "90", 0, 0.9),  # off by a tenth: it meets nine of ten thresholds
+        ("number", "100", "one hundred", 0, 0),
+        ("number", "100", "100", 1, 1),
+        ("time", "2.4", "9.9", 0, 0),
+        ("word", "red star", "red stars", 0, 0),
+        ("none", "never", "2.4", 0, 0),
+        ("text", "Locket", None, 0, 0),
+    ],
+)
+def test_answers_by_degree(kind, truth, said, exact, graded):
+    item = SimpleNamespace(answer_kind=kind, answer=truth, accept=(), choices=())
+    one = Seen(0, item, SimpleNamespace(answer=said, final_text=f"<answer>{said}</answer>"), None)
+    assert one.accuracy == exact and one.graded == pytest.approx(graded)
+    flood = Seen(0, item, SimpleNamespace(answer=said, final_text=f"<answer>7</answer><answer>{said}</answer>"), None)
+    assert flood.accuracy == flood.graded == 0
+
+
+def test_options_have_no_degrees():
+    item = SimpleNamespace(answer_kind="number", answer="B", accept=(), choices=("90", "100"))
+    assert Seen(0, item, SimpleNamespace(answer="A", final_text=""), None).graded == 0
 
 
 @pytest.mark.parametrize(
@@ -254,8 +284,9 @@ def test_what_the_machine_failed_is_nobodys_mistake():
     one = Seen(0, None, SimpleNamespace(steps=steps), None)
     vars(one)["valid_steps"] = (True, False, False, False, False)
     assert (one.num_failed, one.num_untrue) == (1, 2)
-    assert Judge(8).valid(one) == (True, True, True, False, True)
-    assert Judge(8, invalid="untrue").valid(one) == (True, True, True, False, False)
+    nan = pytest.approx(np.nan, nan_ok=True)
+    assert Judge(8).valid(one) == (1, nan, nan, 0, 1)
+    assert Judge(8, invalid="untrue").valid(one) == (1, nan, nan, 0, 0)
     assert Judge(8, invalid="untrue").fines(one).sum() == pytest.approx(Judge(8, invalid="untrue")._cost(one))
 
 
@@ -317,6 +348,10 @@ def test_credit_by_call_judges_coordinates_by_their_own_call():
         one, two = rft._by_call(seen, parts, had, judge, settings, lambda ids: text[ids[0]])
         assert one == pytest.approx([0.7, 0.7, 0.25, 0.25, 0.25, 0.7, 0.7, 0.7, 0.7], abs=1e-3)
         assert two == pytest.approx([-0.7, -0.7, *[-0.25 * negative] * 3, *[-0.7] * 4], abs=1e-3)
+    # A call that the machine failed is no part of the share, and its coordinates are worth nothing: the other one's share is its own.
+    unknown = SimpleNamespace(valid=lambda one: (float("nan") if one.is_true else 0.0,))
+    one, two = rft._by_call(seen, parts, had, unknown, settings, lambda ids: text[ids[0]])
+    assert one.tolist() == [0.7, 0.7, 0, 0, 0, 0.7, 0.7, 0.7, 0.7] and two.tolist() == [-0.7, -0.7, 0, 0, 0, -0.7, -0.7, -0.7, -0.7]
     assert rft._by_call(seen, parts, [had[0], np.nan], judge, settings, lambda ids: text[ids[0]])[1] is np.nan
 
 
@@ -334,12 +369,31 @@ def test_finer_credit_spares_what_was_cut_off_as_well(spares):
     assert cut[0] == 0.3 and (cut[1] == 0 if spares else cut[1] < 0)
 
 
+def test_what_a_step_was_left_out_for_is_named(born, tmp_path, monkeypatch):
+    """A loss that is not finite: the weights stay, the rollouts are in the journal, and the run goes on."""
+    monkeypatch.setattr(policy_learner, "grpo_loss", lambda logp, *rest, **options: (logp.sum() * float("nan"), NOTHING))
+    out = train(born, tmp_path / "nan", replace(SETTINGS, updates=2))
+    rows = rows_of(out)
+    ids = {one for row in rows for step in row["skipped"] for one in step}
+    assert len(rows) == 2 and len(ids) == sum(row["used"] for row in rows) and all(len(one) == 16 for one in ids)
+    before, after = (dict(load_checkpoint(folder).model.named_parameters()) for folder in (born, out))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+NOTHING = PolicyFacts(0.0, 0.0, 0.0, 1, 0.0)
+
+
 def test_the_corridor_is_steered_by_steps_that_were_taken(born, tmp_path, monkeypatch):
     steered = []
     monkeypatch.setattr(rft, "regulate", lambda state, kl, settings: steered.append(kl) or state)
+    train(born, tmp_path / "usual", replace(SETTINGS, updates=2))
+    assert len(steered) == 2
+    learn = rft._learn
+    monkeypatch.setattr(rft, "_learn", lambda *parts: [replace(fact, is_skipped=True) for fact in learn(*parts)])
+    train(born, tmp_path / "skipped", replace(SETTINGS, updates=1))
     monkeypatch.setattr(rft, "_learn", lambda *_: [])  # every group alike
     train(born, tmp_path / "flat", replace(SETTINGS, updates=1))
-    assert not steered
+    assert len(steered) == 2
 
 
 @pytest.mark.parametrize("credit", ["turn", "call"])

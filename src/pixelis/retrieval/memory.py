@@ -59,6 +59,11 @@ class Memory:
 
     # ------------------------------------------------------------ asking
 
+    @property
+    def is_full(self) -> bool:
+        """Whether it holds as many items as it may."""
+        return self._max_items is not None and len(self) >= self._max_items
+
     def __len__(self) -> int:
         return len(self._store)
 

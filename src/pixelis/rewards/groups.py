@@ -124,16 +124,19 @@ def turn_advantages(
     return [gain_GT[row, : len(fines) + 1] for row, fines in enumerate(fines_GS)]
 
 
-def call_advantages(is_valid_GS: Sequence[Sequence[bool]], *, worth: float, scale: float = 1.0) -> list[np.ndarray]:
+def call_advantages(is_valid_GS: Sequence[Sequence[float]], *, worth: float, scale: float = 1.0) -> list[np.ndarray]:
     """Advantages of the calls of a group's rollouts, [S] each: worth * (valid - share of valid calls at that step) / (scale + epsilon).
 
     Where a call points shows in its own result; what the rollout comes to in the end adds nothing to that but the luck of other turns.
 
     Args:
-        is_valid_GS: of each rollout's steps, whether its result is true.
+        is_valid_GS: of each rollout's steps, whether its result is true; NaN for a call that tells nothing, which gets 0 and is no part of
+            the share.
         worth: what a true call counts, in units of the reward.
         scale: the deviation of rewards that the other advantages are divided by.
     """
     num_steps = max((len(each) for each in is_valid_GS), default=0)
-    share_S = [float(np.mean([each[t] for each in is_valid_GS if t < len(each)])) for t in range(num_steps)]
-    return [worth * (np.asarray(each, np.float64) - share_S[: len(each)]) / (scale + EPSILON) for each in is_valid_GS]
+    known_S = [[each[t] for each in is_valid_GS if t < len(each) and each[t] == each[t]] for t in range(num_steps)]
+    share_S = [float(np.mean(known)) if known else 0.0 for known in known_S]
+    gains = [worth * (np.asarray(each, np.float64) - share_S[: len(each)]) / (scale + EPSILON) for each in is_valid_GS]
+    return [np.nan_to_num(each, nan=0.0) for each in gains]

@@ -1,4 +1,4 @@
-"""What SFT leaves for later phases: token normalisers and per-tool scalers, as `normalisers.json` beside the weights."""
+"""What SFT measures and leaves beside the weights: token normalisers and per-tool scalers, as `normalisers.json`."""
 
 from __future__ import annotations
 
@@ -72,6 +72,6 @@ def read_normalisers(folder: str | Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError:
-        raise DataError(f"{path} is missing: the checkpoint was not made by SFT, which leaves it for later phases") from None
+        raise DataError(f"{path} is missing: the checkpoint was not made by SFT, which leaves it") from None
     except ValueError as error:
         raise DataError(f"{path}: not JSON ({error})") from None

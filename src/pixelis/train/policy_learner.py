@@ -58,6 +58,8 @@ class UpdateFacts:
     policy: PolicyFacts
     is_skipped: bool
     """The loss or its gradient was not finite: weights and optimiser are as they were."""
+    trajectories: tuple[str, ...] = ()
+    """Ids of what the step was made from."""
 
 
 class PolicyLearner:
@@ -202,7 +204,8 @@ class PolicyLearner:
             return loss * (facts.num_tokens / total)
 
         loss, norm, is_skipped = self.update(examples, loss_of)
-        return UpdateFacts(loss, norm, PolicyFacts(*(sums / max(1, num)).tolist(), num, fall), is_skipped)
+        policy = PolicyFacts(*(sums / max(1, num)).tolist(), num, fall)
+        return UpdateFacts(loss, norm, policy, is_skipped, tuple(one.trajectory_id for one in examples))
 
     def update(
         self,

@@ -90,7 +90,7 @@ def run_rft(
     )
     hidden = policy.checkpoint.base.config.text_config.hidden_size
     judge = judge or Judge(
-        hidden, settings.curiosity, settings.structure, settings.weights, use_gate=settings.use_gate,
+        hidden, settings.curiosity, settings.structure, settings.weights, answer=settings.answer, use_gate=settings.use_gate,
         num_passes=settings.num_passes, invalid=settings.invalid,
         invalid_call=settings.invalid_call, free_steps=settings.free_steps, extra_step=settings.extra_step, seed=settings.seed,
     )  # fmt: skip

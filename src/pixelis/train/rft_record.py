@@ -45,7 +45,7 @@ def update_row(
         progress.first_tool_rate, progress.first_entropy = tool_rate, entropy
     families: dict[str, list[float]] = {}
     for one in seen:
-        families.setdefault(one.item.family, []).append(one.answer_reward)
+        families.setdefault(one.item.family, []).append(one.accuracy)
     return {
         "update": progress.update,
         "answer": float(parts.answer_N.mean()),
@@ -68,15 +68,25 @@ def update_row(
         "groups": len(groups),
         "flat_groups": sum(group.is_flat for group in groups),
         "used": int(sum(group.is_used_G.sum() for group in groups)),
+        "advantage": _spread([group.advantage_G[group.is_used_G] for group in groups]),
         "rollouts": len(seen),
         "tokens": sum(f.policy.num_tokens for f in facts),
         "loss": [f.loss for f in facts],
         "grad_norm": [f.grad_norm for f in facts],
         "clipped": [f.policy.clipped for f in facts],
         "fall": [f.policy.fall for f in facts],
-        "skipped": sum(f.is_skipped for f in facts),
+        "skipped": [list(f.trajectories) for f in facts if f.is_skipped],
         "mean_kl": progress.corridor.mean_kl,
     }
+
+
+def _spread(advantages: Sequence[np.ndarray]) -> dict[str, float]:
+    """Percentiles of the advantages of rollouts that were learnt from, and the share above 0; empty without any."""
+    all_N = np.concatenate([*advantages, np.zeros(0)])
+    if not len(all_N):
+        return {}
+    low, middle, high = np.quantile(all_N, (0.05, 0.5, 0.95)).round(4).tolist()
+    return {"p5": low, "p50": middle, "p95": high, "positive": round(float((all_N > 0).mean()), 4)}
 
 
 def prompt_means(seen: Sequence[Seen], composite_N: Sequence[float]) -> dict[str, dict[str, float]]:
@@ -88,7 +98,7 @@ def prompt_means(seen: Sequence[Seen], composite_N: Sequence[float]) -> dict[str
     rows: dict[str, list[tuple[float, ...]]] = {}
     for one, composite in zip(seen, composite_N, strict=True):
         ops = [step.call.op for step in one.trajectory.steps if step.call is not None]
-        facts = (one.answer_reward, one.num_steps, valid_share(one.valid_steps), composite, entropy_nats(ops) if ops else 0.0)
+        facts = (one.accuracy, one.num_steps, valid_share(one.valid_steps), composite, entropy_nats(ops) if ops else 0.0)
         rows.setdefault(one.item.id, []).append(facts)
     return {id_: dict(zip(PROMPT_MEANS, np.mean(of, axis=0).round(4).tolist(), strict=True)) for id_, of in rows.items()}
 

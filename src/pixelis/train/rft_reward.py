@@ -6,6 +6,7 @@ after the rewards are given, so that no rollout is measured by a scale that it h
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from pixelis.core.trajectory import Trajectory
 from pixelis.data.world.item import Item
 from pixelis.data.world.score import score_answer
 from pixelis.data.world.verify import verify_trajectory
-from pixelis.rewards.answer import is_flood
+from pixelis.rewards.answer import anls, is_flood, relative_accuracy
 from pixelis.rewards.chains import adjacent_z, composite_chains, composite_share
 from pixelis.rewards.coherence import adjacent_cosines, coherence
 from pixelis.rewards.curiosity import curiosity, gate, mean_curiosity, surprise
@@ -34,6 +35,7 @@ from pixelis.train.step_heads import NUM_PASSES, Foresight, StepHeads, StepInput
 Curiosity = Literal["dynamics", "pixel_reasoner", "none"]
 Structure = Literal["coherence", "l2", "tv", "infonce", "none"]
 Invalid = Literal["failed", "untrue"]
+Answer = Literal["exact", "graded"]
 
 LEAST_PAIRS = 32
 """Cosines of neighbouring steps that a family must have shown before it is judged by its own statistics."""
@@ -54,10 +56,29 @@ class Seen:
     """Set once the model has been run over it."""
 
     @property
-    def answer_reward(self) -> float:
-        """1 for a right answer of the last turn; 0 for a wrong one, none, or a flood."""
-        said = self.trajectory.answer
-        return 0.0 if said is None or is_flood(self.trajectory.final_text) else score_answer(self.item, said)
+    def said(self) -> str | None:
+        """The answer of the last turn; a flood is none."""
+        return None if is_flood(self.trajectory.final_text) else self.trajectory.answer
+
+    @property
+    def accuracy(self) -> float:
+        """1 for a right answer, 0 for a wrong one or none."""
+        return 0.0 if self.said is None else score_answer(self.item, self.said)
+
+    @property
+    def graded(self) -> float:
+        """By the kind of answer: a text read off a sign by ANLS, a number by its relative accuracy (MRA), all others right or wrong.
+
+        In [0, 1]; a right answer is worth 1.
+        """
+        if self.accuracy or self.said is None or self.item.choices:
+            return self.accuracy
+        match self.item.answer_kind:
+            case "text":
+                return anls(self.said, [self.item.answer, *self.item.accept])
+            case "number":
+                return relative_accuracy(self.said, float(self.item.answer))
+        return 0.0
 
     @property
     def num_steps(self) -> int:
@@ -103,6 +124,7 @@ class Judge:
     Args:
         hidden: size of the model's states.
         curiosity, structure: which term, by name.
+        answer: whether an answer is right or wrong, or by degree where its kind has degrees; see `Seen.graded`.
         use_gate: whether uncertainty closes curiosity's gate.
         num_passes: with dropout, by which uncertainty is measured.
         invalid: which calls are fined `invalid_call` each: those that failed, or also those whose result is not true.
@@ -113,6 +135,7 @@ class Judge:
     curiosity: Curiosity = "dynamics"
     structure: Structure = "coherence"
     weights: RewardWeights = RewardWeights()
+    answer: Answer = "exact"
     rate: float = 1e-3
     use_gate: bool = True
     num_passes: int = NUM_PASSES
@@ -131,7 +154,7 @@ class Judge:
 
     def judge(self, seen: Sequence[Seen], *, seed: int) -> Parts:
         """The parts and the total; z values are over this batch. Heads and statistics stay as they are."""
-        answer = np.array([one.answer_reward for one in seen])
+        answer = np.array([one.graded if self.answer == "graded" else one.accuracy for one in seen])
         curious = np.array([self._curious(one, seed=seed + k) for k, one in enumerate(seen)])
         structured = np.array([self._structured(one) for one in seen])
         cost = np.array([self._cost(one) for one in seen])
@@ -205,13 +228,13 @@ class Judge:
 
     def fines(self, one: Seen) -> np.ndarray:
         """What each step of a rollout costs, [S]."""
-        return fines([not valid for valid in self.valid(one)], **self._rates())
+        return fines([valid == 0 for valid in self.valid(one)], **self._rates())
 
-    def valid(self, one: Seen) -> tuple[bool, ...]:
-        """Per step, whether it is spared the fine for invalid calls."""
+    def valid(self, one: Seen) -> tuple[float, ...]:
+        """Per step, 1 for a valid call and 0 for one that is not; NaN for one that was no mistake, and tells nothing."""
         results = [step.result for step in one.trajectory.steps]
         valid = one.valid_steps if self.invalid == "untrue" else [result.is_ok for result in results]
-        return tuple(right or result.is_excused for right, result in zip(valid, results, strict=True))
+        return tuple(math.nan if result.is_excused else float(right) for right, result in zip(valid, results, strict=True))
 
     def _rates(self) -> dict[str, Any]:
         return {"per_invalid": self.invalid_call, "per_extra": self.extra_step, "free_steps": self.free_steps}

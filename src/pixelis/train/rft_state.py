@@ -16,11 +16,11 @@ from pixelis.policy.vlm import VlmPolicy
 from pixelis.rewards.groups import RewardWeights
 from pixelis.rewards.penalty import FREE_STEPS, PER_EXTRA_STEP, PER_INVALID_CALL
 from pixelis.rewards.running import FamilyStatistics
-from pixelis.tools.settings import ToolSettings
+from pixelis.tools.settings import OF_THE_MACHINE, ToolSettings
 from pixelis.train.corridor import CorridorSettings, CorridorState
 from pixelis.train.kept import save_state
 from pixelis.train.policy_learner import PolicyLearner
-from pixelis.train.rft_reward import Curiosity, Invalid, Judge, Structure
+from pixelis.train.rft_reward import Answer, Curiosity, Invalid, Judge, Structure
 from pixelis.train.start import save_policy
 from pixelis.train.step_heads import FROM_TOP, NUM_PASSES, StepHeads
 
@@ -50,6 +50,7 @@ class RftSettings:
         probe_every: updates between looks at what the policy says without pixels.
         num_parallel: rollouts under way at once.
         workers: processes that roll out, one prompt each at a time; 0 does it in this one, all prompts at once.
+        curiosity, structure, answer: see `Judge`.
         use_corridor: False keeps beta as it is; then 0 is no KL term at all.
         use_gate: False lets curiosity count however unsure the dynamics head is.
         num_passes: with dropout, by which that is measured.
@@ -78,6 +79,7 @@ class RftSettings:
     beta: float = 0.3
     curiosity: Curiosity = "dynamics"
     structure: Structure = "coherence"
+    answer: Answer = "exact"
     weights: RewardWeights = RewardWeights()
     corridor: CorridorSettings = CorridorSettings()
     max_mismatch: float = 0.02
@@ -127,13 +129,14 @@ def claim(out: Path, policy: VlmPolicy, settings: RftSettings, tools: ToolSettin
         ConfigError: it holds a run of other settings, tools, or start.
     """
     own = {key: value for key, value in asdict(settings).items() if key not in MAY_DIFFER}
-    about = json.loads(json.dumps({"settings": own, "start": policy.info.version, "tools": tools.model_dump(mode="json")}))
+    own_tools = {key: value for key, value in tools.model_dump(mode="json").items() if key not in OF_THE_MACHINE}
+    about = json.loads(json.dumps({"settings": own, "start": policy.info.version, "tools": own_tools}))
     path = out / "run.json"
     if not path.is_file():
         path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    elif json.loads(path.read_text(encoding="utf-8")) != about:
-        other = "other settings or tools, or of another start"
-        raise ConfigError(f"{out}: holds a run of {other}; choose a new folder, or run it with its own recipe")
+    elif (there := json.loads(path.read_text(encoding="utf-8"))) != about:
+        differs = ", ".join(key for key in about if there.get(key) != about[key])
+        raise ConfigError(f"{out}: holds another run (its {differs} differ); choose a new folder, or run it with its own recipe")
     note_command(out)
 
 

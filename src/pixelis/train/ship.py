@@ -14,7 +14,7 @@ from pixelis.train.rft_state import HEADS_FILE, STATISTICS_FILE
 from pixelis.train.start import save_whole
 
 KEPT = (NORMALISERS, HEADS_FILE, STATISTICS_FILE)
-"""What later phases load, where there is some."""
+"""What belongs to a checkpoint beside its weights, where there is some."""
 
 
 def ship(checkpoint: str | Path, out: str | Path) -> int:
@@ -37,7 +37,7 @@ def ship(checkpoint: str | Path, out: str | Path) -> int:
 
 
 def copy_kept(checkpoint: str | Path, out: str | Path) -> None:
-    """Copy the files of a checkpoint that later phases load, those that are there."""
+    """Copy the files that belong to a checkpoint beside its weights, those that are there."""
     for name in KEPT:
         if (Path(checkpoint) / name).is_file():
             shutil.copy(Path(checkpoint) / name, Path(out) / name)

@@ -50,8 +50,8 @@ def load_learner(
         )
     loaded = load_checkpoint(where, dtype="float32" if is_whole and dtype == "auto" else dtype, device=device)
     if adapter is not None:
-        version = version_of(located(where), adapter, loaded.base, loaded.prompting.lift)
-        loaded = replace(loaded, prompting=prompting_of(located(where), adapter), version=version)
+        told = prompting_of(located(where), adapter)
+        loaded = replace(loaded, prompting=told, version=version_of(located(where), adapter, loaded.base, told.lift))
     if prompting is not None:
         loaded = replace(loaded, prompting=prompting)
     if gradient_checkpointing:

@@ -56,7 +56,7 @@ def step_inputs(trajectory: Trajectory, example: Example, middle_TD: Tensor, las
     """Pool a forward pass over a packed trajectory, step by step.
 
     Args:
-        middle_TD: states behind the third block from the top, on the CPU, where the heads are.
+        middle_TD: states behind the block that stands for what was seen (`FROM_TOP`), on the CPU, where the heads are.
         last_TD: states behind the last one.
     """
     turns = {turn.step: turn for turn in example.turns if turn.step >= 0}

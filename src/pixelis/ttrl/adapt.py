@@ -9,6 +9,7 @@ nowhere but into its own file. Source: paper §3.2.3; supplement 6.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
@@ -29,6 +30,7 @@ from pixelis.train.start import save_policy
 from pixelis.ttrl.decide import dump
 from pixelis.ttrl.excluded import TRAJECTORIES_FOLDER, assert_clean, stored_fingerprint
 from pixelis.ttrl.facts import dump_facts
+from pixelis.ttrl.observe import KEYS
 from pixelis.ttrl.rows import learnt_row
 from pixelis.ttrl.serving import Adapter, Served
 from pixelis.ttrl.state import (
@@ -45,6 +47,8 @@ from pixelis.ttrl.state import (
     save,
 )
 from pixelis.ttrl.stream import Audit, Query, Stream
+
+log = logging.getLogger(__name__)
 
 MEMORY_FOLDER, POLICY_FOLDER = "memory", "policy"
 
@@ -70,7 +74,7 @@ def run_adapt(
         out: new, or the folder of this very run.
         about: what else makes the run what it is: stream, start, tools.
         spec: of the memory's keys.
-        blocklist: evaluation media, which the memory refuses; at the end it is audited against them.
+        blocklist: evaluation media, which the memory refuses; it is audited against them when an index is trained, and at the end.
         index: how the memory searches.
         max_items: of the memory.
         audit: knows the truth, for the table only.
@@ -81,7 +85,7 @@ def run_adapt(
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    claim(out, {"pixelis": __version__, "settings": settings.to_json(), **about})
+    claim(out, {"pixelis": __version__, "keys": KEYS, "settings": settings.to_json(), **about})
     with ExitStack() as stack:
         memory = stack.enter_context(open_memory(out / MEMORY_FOLDER, spec, blocklist=blocklist, settings=index, max_items=max_items))
         serving = stack.enter_context(closing(adapter(memory)))
@@ -106,13 +110,17 @@ def run_adapt(
 
 
 def _remember(memory: Memory, item: Item, out: Path) -> None:
-    """Add an item; once there are as many as an index is made for, train it, between answers, and audit it before it serves. When that is
-    hangs on nothing else, so a run that was cut short goes on to the same decisions.
+    """Add an item, unless there are as many as there may be. Once there are as many as an index is made for, train it, between answers, and
+    audit it before it serves. When that is hangs on nothing else, so a run that was cut short goes on to the same decisions.
 
     Raises:
         DataError: the memory holds an evaluation medium.
     """
+    if memory.is_full:
+        return
     memory.add(item)
+    if memory.is_full:
+        log.warning("%s: the memory is full with %d items; what comes is answered, and not remembered", out, len(memory))
     if memory.kind == "exact" and len(memory) >= memory.settings.exact_below:
         blocked = memory.blocklist
         memory.train_index(audit=None if blocked is None else partial(assert_clean, blocklist=blocked, folder=out))

@@ -51,7 +51,7 @@ class Insight:
             heads.load_state_dict(load_file(str(folder / HEADS_FILE)))
             facts = json.loads((folder / STATISTICS_FILE).read_text(encoding="utf-8"))
             neighbours = FamilyStatistics.from_json(facts.pop("neighbours"))
-            return cls(heads.eval(), neighbours, **facts)
+            return cls(heads.eval(), neighbours, **facts | {"mean_variance": float(facts["mean_variance"])})
         except (RuntimeError, OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{folder}: its step heads do not fit ({error}); train phase 2 again, or delete {HEADS_FILE}") from None
 

@@ -99,7 +99,7 @@ def learn(
     if is_skipped:
         return Outcome(loss, norm, kl_of(sampled, anchors), math.nan, None, "the loss or its gradient was not finite")
     kl = kl_of(learner.logp(examples), anchors)
-    reached = min(kl, 2 * MOST_KL) if kl == kl else 2 * MOST_KL
+    reached = min(kl, 2 * most_kl) if kl == kl else 2 * most_kl
     score = canary.score(learner) if canary is not None else None
     reason = ""
     if not kl <= most_kl:

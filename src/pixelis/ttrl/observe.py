@@ -22,6 +22,8 @@ from pixelis.ttrl.facts import RolloutFacts, rollout_facts
 from pixelis.ttrl.insight import Insight
 from pixelis.ttrl.stream import Query
 
+KEYS = 2
+"""What keys are made of: keys of two kinds do not mix in one memory."""
 MAX_CROPS = 12
 """Crops of one trajectory that make its pixel key."""
 

@@ -40,6 +40,7 @@ def answered_row(
         "neighbours": len(facts.neighbours),
         "steps": float(np.mean([one.num_steps for one in facts.rollouts])),
         "kl": None,
+        "reached_kl": None,
         "beta": None,
         "loss": None,
         "grad_norm": None,
@@ -74,5 +75,5 @@ def learnt_row(done: Done, tally: Tally, waited_s: float) -> dict[str, Any]:
         "seconds": {name: round(value, 4) for name, value in seconds.items()},
     }
     if done.outcome is not None:
-        row |= {name: getattr(done.outcome, name) for name in ("kl", "loss", "grad_norm", "canary", "rolled_back")}
+        row |= {name: getattr(done.outcome, name) for name in ("kl", "reached_kl", "loss", "grad_norm", "canary", "rolled_back")}
     return row
