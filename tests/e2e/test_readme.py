@@ -42,11 +42,9 @@ def test_the_demo_leaves_a_run_with_its_page(demo):
     assert (folder / "view.html").stat().st_size > 100_000
 
 
-@pytest.mark.parametrize(
-    "page", [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "docs"], ids=str
-)
-def test_linked_files_exist(page):
-    pages = sorted(page.rglob("*.md")) if page.is_dir() else [page]
+@pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs"])
+def test_linked_files_exist(name):
+    pages = sorted((ROOT / name).rglob("*.md")) if name == "docs" else [ROOT / name]
     links = [(one, link) for one in pages for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", one.read_text(encoding="utf-8"))]
     missing = [f"{one.name}: {link}" for one, link in links if not link.startswith("http") and not (one.parent / link).exists()]
     assert links and not missing

@@ -410,9 +410,8 @@ def test_evaluation_media_never_reach_the_memory(born, whole, tmp_path, monkeypa
     out = run(born, tmp_path / "other", blocklist=blocked)
     found = json.loads((out / AUDIT_FILE).read_text())
     assert found["num_probes_with_key"] == 0  # keys of this memory are words alone
-    seen = run(
-        born, tmp_path / "pixels", replace(SETTINGS, omega=0.5), blocklist=blocklist_of([Excluded("dev", 1)], EfficientNetEncoder().embed)
-    )
+    shown = blocklist_of([Excluded("dev", 1)], EfficientNetEncoder().embed)
+    seen = run(born, tmp_path / "pixels", replace(SETTINGS, omega=0.5), blocklist=shown)
     found = json.loads((seen / AUDIT_FILE).read_text())
     assert (found["num_probes_with_key"], found["hits"]) == (1, [])
     assert (found["num_items"], found["num_blocked"], found["num_probes"], found["hits"]) == (3, 1, 1, []) and 0.9 < found["high"] < 1

@@ -22,8 +22,8 @@ Ask = Callable[[np.random.Generator], tuple[str, str]]
 
 
 def without_picture(rng: np.random.Generator, *, num_questions: int = 4) -> list[tuple[str, str]]:
-    """Questions and answers, in turn; each drill as often as chance has it. Four are as long as eight about a view, beside which they
-    are padded to the longest."""
+    """Questions and answers, in turn; each drill as often as chance has it. Four take as many tokens as eight about a view, and a
+    batch is padded to its longest."""
     asks: tuple[Ask, ...] = (
         _sum,
         _sum,

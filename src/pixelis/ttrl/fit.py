@@ -191,7 +191,7 @@ def _fitted(records: Sequence[Record], settings: DecisionSettings, calibrator: s
 def _scores(records: Sequence[Record], settings: DecisionSettings, calibrator: str) -> list[float]:
     """Nonconformity of every true answer, each under a calibrator of the other half of the queries.
 
-    One that had seen a query would fit it better than those to come, and the quantile would promise too much.
+    A calibrator that had seen a query would fit it better than those to come, and the quantile would promise too much.
     """
     halves = (records[::2], records[1::2])
     found = []
