@@ -116,24 +116,28 @@ def process(
     run: Annotated[Path, typer.Argument(help="The folder of a PixelWorld evaluation.")],
     dev: Annotated[Path, typer.Option(help="An evaluation on the dev split, which fixes RaCPR's scale.")],
     plans: Annotated[int, typer.Option(min=0, help="So many plans are re-executed on changed media, for PRC.")] = 0,
+    compare: Annotated[Path | None, typer.Option(help="Another run on the same items: paired tests of every metric.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """How answers were obtained: RaPR, RaCPR, VisFid, action entropy, PRC, and how they go with being right and foretell it; leaves
     process.json in the run."""
     from pixelis.agent import make_executor
+    from pixelis.eval.process_pair import compare_processes, processes_json, processes_text
     from pixelis.eval.process_run import process_json, process_report, process_text, write_process
     from pixelis.tools.engines.encoder_efficientnet import EfficientNetEncoder
     from pixelis.tools.settings import ToolSettings
     from pixelis.tools.toolbox import resolved
 
-    executor = make_executor(resolved(ToolSettings())) if plans else None
+    executor, encoder = make_executor(resolved(ToolSettings())) if plans else None, EfficientNetEncoder()
     with progress_line("cosines") as progress:
-        report = process_report(run, dev, EfficientNetEncoder(), executor=executor, num_plans=plans, progress=progress)
+        report = process_report(run, dev, encoder, executor=executor, num_plans=plans, progress=progress)
+        paired = None if compare is None else compare_processes(report, process_report(compare, dev, encoder, progress=progress))
     path = write_process(run, report)
     if as_json:
-        print(json.dumps(process_json(report), indent=1))
+        print(json.dumps(process_json(report) | ({} if paired is None else {"compared": processes_json(paired)}), indent=1))
     else:
-        out.print(f"{process_text(report)}\n\nin {path}")
+        beside = "" if paired is None else f"\n\n{processes_text(paired)}"
+        out.print(f"{process_text(report)}{beside}\n\nin {path}")
 
 
 def _score_bench(run: Path, compare: Path | None, *, as_json: bool) -> None:

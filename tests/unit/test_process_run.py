@@ -18,6 +18,7 @@ from pixelis.core.store import TRAJECTORIES_FILE, RunWriter, open_run, sha256
 from pixelis.core.trajectory import TokenRun
 from pixelis.data.world.items import make_item
 from pixelis.eval.pixelworld import evaluate
+from pixelis.eval.process_pair import compare_processes, processes_text
 from pixelis.eval.process_run import (
     COSINES_FILE,
     PROCESS_FILE,
@@ -152,6 +153,30 @@ def test_plans_survive_nothing_changed(runs):
     assert "PRC" in process_text(report)
 
 
+def test_two_runs_are_paired_by_item(runs, tmp_path):
+    """The other run looks once and well where this one looks three times, and fails a call where this one does not look at all."""
+
+    def other(task):
+        looks = [near(task, 5)] if item_of(task).index % 2 == 0 else [empty(0)]
+        return [*looks, render_turn(Turn(thought="So.", answer=item_of(task).answer))]
+
+    test, dev = runs
+    one, two = (process_report(folder, dev, Colours()) for folder in (test, run(tmp_path / "other", "test", num=5, policy=other)))
+    rows = {row.name: row for row in compare_processes(one, two)}
+    assert {row.difference.count for name, row in rows.items() if name not in ("VisFid", "AE")} == {5}
+    # Items 0, 2 and 4 look three times and once; 1 and 3 not at all and once in vain.
+    assert (rows["steps"].one, rows["steps"].two) == pytest.approx((9 / 5, 5 / 5))
+    assert (rows["calls that are not valid"].one, rows["calls that are not valid"].two) == pytest.approx((0, 2 / 5))
+    assert rows["accuracy"].difference.value == pytest.approx(-2 / 5) and rows["RaPR"].difference.value == 0
+    assert rows["AE"].difference.count == 3  # of the others this run made no call
+    assert rows["RaCPR"].two == 0 and all(row.q >= row.p for row in rows.values() if row.p == row.p)
+    assert "calls that are not valid" in processes_text(tuple(rows.values()))
+    with pytest.raises(DataError, match="with one --dev"):
+        compare_processes(one, replace(two, about={**two.about, "encoder": "other"}))
+    with pytest.raises(DataError, match="none is the same"):
+        compare_processes(one, replace(two, rows=()))
+
+
 def test_a_run_is_no_yardstick_of_its_own(runs, tmp_path):
     with pytest.raises(DataError, match="its own yardstick"):
         process_report(runs[0], runs[0], Colours())
@@ -245,3 +270,6 @@ def test_the_command_leaves_what_it_prints(runs):
     assert found.exit_code == 0, found.output
     assert json.loads(found.stdout) == json.loads((runs[0] / PROCESS_FILE).read_text())
     assert "process.json" in CliRunner().invoke(app, ["process", test, "--dev", dev]).stdout
+    paired = json.loads(CliRunner().invoke(app, ["process", test, "--dev", dev, "--compare", test, "--json"]).stdout)["compared"]
+    assert [row["name"] for row in paired][:3] == ["accuracy", "steps", "calls that are not valid"]
+    assert all(row["difference"]["value"] == 0 for row in paired if row["difference"]["count"])

@@ -41,7 +41,7 @@ from pixelis.eval.pixelworld import open_evaluation
 from pixelis.eval.report import number_text, rate_text, table_text
 from pixelis.eval.stats import Rate, known
 from pixelis.eval.sweep import write_result
-from pixelis.rewards.chains import adjacent_z, composite_chains, composite_share, valid_share
+from pixelis.rewards.chains import adjacent_z, composite_chains, composite_share, entropy_nats, valid_share
 from pixelis.tools.execute import Executor
 from pixelis.ttrl.facts import in_words
 
@@ -58,9 +58,15 @@ Progress = Callable[[int, int], None]
 class ProcessRow:
     """One trajectory."""
 
+    item: str
+    """The item's name without its shift."""
     family: str
     right: float
     steps: int
+    invalid: int
+    """Calls that are not valid."""
+    entropy: float
+    """Of its ops, in nats; NaN without calls."""
     rapr: float
     racpr: float
     fidelity: float
@@ -160,9 +166,12 @@ def mean_surprisal(trajectory: Trajectory) -> float:
 def _row(pair: tuple[Item, Trajectory], facts: Any, z_P: np.ndarray) -> ProcessRow:
     item, trajectory = pair
     return ProcessRow(
+        item=item.id.partition("@")[0],
         family=item.family,
         right=float(score_answer(item, trajectory.answer or "")),
         steps=len(trajectory.steps),
+        invalid=len(facts.is_valid) - sum(facts.is_valid),
+        entropy=entropy_nats(facts.ops),
         rapr=valid_share(facts.is_valid),
         racpr=composite_share(len(facts.is_valid), composite_chains(facts.is_valid, z_P)),
         fidelity=visual_fidelity(facts.fit, facts.is_decisive),
