@@ -267,11 +267,11 @@ class Result:
         return self.status == "ok"
 
     @property
-    def is_machines(self) -> bool:
+    def is_machine_failure(self) -> bool:
         """Failed for the machine's sake: another time it may succeed."""
         return self.error is not None and self.error.kind in MACHINE_ERRORS
 
     @property
     def is_excused(self) -> bool:
         """Failed, and it was no mistake of whoever asked: the machine's failure, or a tool that is switched off."""
-        return self.status == "disabled" or self.is_machines
+        return self.status == "disabled" or self.is_machine_failure

@@ -234,7 +234,7 @@ def _read(text: str) -> tuple[Turn, CallError | None]:
 def _num_like_last(steps: list[Step]) -> int:
     """How many steps made the last one's call and got its result, itself included; 0 where none was made or the machine failed it."""
     call, result = steps[-1].call, steps[-1].result
-    return 0 if call is None or result.is_machines else sum(step.call == call and step.result == result for step in steps)
+    return 0 if call is None or result.is_machine_failure else sum(step.call == call and step.result == result for step in steps)
 
 
 def _where(error: Exception) -> str:

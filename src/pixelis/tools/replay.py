@@ -106,7 +106,7 @@ def replay_run(run: Run, *, media: dict[str, Path] | None = None, changes: Seque
     for trajectory in run.trajectories():
         num_trajectories += 1
         num_steps += len(trajectory.steps)
-        num_skipped += sum(step.result.is_machines for step in trajectory.steps)
+        num_skipped += sum(step.result.is_machine_failure for step in trajectory.steps)
         found += replay_trajectory(trajectory, run, executors=executors, media=media or {}, changes=changes)
     return ReplayReport(
         num_trajectories=num_trajectories,
@@ -141,7 +141,7 @@ def replay_trajectory(
 def _compare_steps(trajectory: Trajectory, run: Run, medium: Medium, executor: Executor) -> Iterator[Difference | NotExecuted]:
     stored = trajectory.results
     for number, step in enumerate(trajectory.steps, 1):
-        if step.call is not None and not step.result.is_machines:
+        if step.call is not None and not step.result.is_machine_failure:
             # Against the STORED earlier results: one difference does not hide or cause the next.
             replayed = executor.run(step.call, medium, stored[: number - 1]).result
             if why := _why_not_executed(replayed, executor):
@@ -156,7 +156,7 @@ def _why_not_executed(replayed: Result, executor: Executor) -> str:
     tool = executor.tools.get(replayed.op)
     if isinstance(tool, MissingTool) and replayed.status != "disabled":
         return tool.why  # also where the arguments were refused before the tool was reached: its version is not known
-    return replayed.error.message if replayed.is_machines else ""
+    return replayed.error.message if replayed.is_machine_failure else ""
 
 
 def _check_evidence(trajectory: Trajectory, number: int, step: Step, run: Run) -> Iterator[Difference]:

@@ -130,7 +130,7 @@ def _check(trajectory: Trajectory, number: int, result: Result, said: str, *, is
     is_value = recorded.output is not None and is_in_answer(recorded.output, said, info)
     found = None if result.output is None else rescaled(result.output, from_size=size, to_size=(info.width, info.height))
     score, survives, is_value_found = math.nan, None, None
-    if recorded.output is not None and not result.is_machines:
+    if recorded.output is not None and not result.is_machine_failure:
         score = 0.0 if found is None else agreement(recorded.output, found)
         survives = is_same(recorded.output, found)
         is_value_found = (found is not None and is_in_answer(found, said, info)) if is_value else None
