@@ -102,7 +102,7 @@ def test_the_tower_stays_as_it_was(born, trained):
     assert any(not torch.equal(before[k], after[k]) for k in before if "language_model" in k)
 
 
-@pytest.mark.parametrize("stop_at", [1, 5])
+@pytest.mark.parametrize("stop_at", [1, 5, 14, 16, 18, 20])
 def test_a_killed_run_goes_on_to_the_same_bytes(born, traces, trained, tmp_path, stop_at):
     class Killed(BaseException):
         pass

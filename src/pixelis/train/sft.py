@@ -31,7 +31,7 @@ from pixelis.train.normalisers import tool_scalers, write_normalisers
 from pixelis.train.optim import set_rate
 from pixelis.train.ranks import Ranks
 from pixelis.train.rehearsal import Rehearsal, RehearsalSettings
-from pixelis.train.sft_state import Progress, SftSettings, claim, resume, save
+from pixelis.train.sft_state import Hardness, Progress, SftSettings, claim, resume, save
 from pixelis.train.traces import Lesson, pixels_again, read_lessons
 
 
@@ -97,7 +97,7 @@ def run_sft(
 
 
 def _train(
-    learner: Learner, room: ClassRoom, lessons: list[Lesson], dev: list[Lesson], progress: Progress, hardness: np.ndarray,
+    learner: Learner, room: ClassRoom, lessons: list[Lesson], dev: list[Lesson], progress: Progress, hardness: Hardness,
     settings: SftSettings, out: Path, journal: Journal,
 ) -> None:  # fmt: skip
     """Epochs of rounds of batches."""
@@ -105,6 +105,8 @@ def _train(
     num_updates = _num_updates(room, settings, ranks.count)
     saved = time.monotonic()
     while progress.epoch < settings.epochs:
+        if not progress.done_batches:
+            hardness.deal(progress.phase)
         for group in _groups(room, progress, hardness, settings, ranks.count)[progress.done_batches :]:
             set_rate(learner.optimizer, progress.step / num_updates)
             mine, doses = [], []
@@ -115,7 +117,7 @@ def _train(
             facts = learner.step([*doses, *room.rehearse(progress.step * ranks.count + ranks.rank)])
             for index, ce in ranks.gather(list(zip(mine, facts.ce, strict=False))):  # behind the traces' stand the dialogues'
                 if index >= 0:
-                    hardness[index] = np.nan_to_num(ce, nan=0.0)
+                    hardness.now_N[index] = np.nan_to_num(ce, nan=0.0)
             progress.step, progress.done_batches = progress.step + 1, progress.done_batches + 1
             progress.num_skipped += facts.is_skipped
             journal.step(progress, facts, num_updates, [lessons[k].trajectory.id for k in group[0]] if facts.is_skipped else [])
@@ -132,10 +134,10 @@ def _train(
         save(out, learner, progress, hardness)
 
 
-def _groups(room: ClassRoom, progress: Progress, hardness: np.ndarray, settings: SftSettings, num_ranks: int) -> list[list[np.ndarray]]:
+def _groups(room: ClassRoom, progress: Progress, hardness: Hardness, settings: SftSettings, num_ranks: int) -> list[list[np.ndarray]]:
     """The batches of the round, `accumulate` of them to an update of each process."""
     part = progress.epoch * settings.rounds + progress.round
-    indices = curriculum.order(part, progress.phase, hardness, settings.seed)
+    indices = curriculum.order(part, hardness.dealt_phase, hardness.dealt_N, settings.seed)
     if progress.epoch > 0:
         indices = indices[: -(-len(indices) // settings.rounds)]
     found = curriculum.batches(room.lengths, indices, max_tokens_per_batch=settings.batch_tokens, seed=settings.seed + part)

@@ -75,6 +75,22 @@ class Progress:
     num_skipped: int = 0
 
 
+@dataclass
+class Hardness:
+    """How hard every trace is, [N]; a round is dealt by what was known when it began, also when it is gone on with."""
+
+    now_N: np.ndarray
+    """Its last loss, nats a token."""
+    dealt_N: np.ndarray
+    """`now_N` when the present round began."""
+    dealt_phase: int = curriculum.WARM_UP
+    """Of the curriculum, when the present round began."""
+
+    def deal(self, phase: int) -> None:
+        """A round begins."""
+        self.dealt_N, self.dealt_phase = self.now_N.copy(), phase
+
+
 def claim(
     out: Path, settings: SftSettings, traces: Sequence, dev_traces: Sequence, checkpoint: Checkpoint, rehearsal: RehearsalSettings | None
 ) -> None:
@@ -100,14 +116,15 @@ def claim(
     path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
-def save(out: Path, learner: Learner, progress: Progress, hardness: np.ndarray) -> None:
+def save(out: Path, learner: Learner, progress: Progress, hardness: Hardness) -> None:
     """The state, whole or not at all: a file of each process, and one rename."""
     part, state, ranks = out / "state.part", out / "state", learner.ranks
     if ranks.is_first:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
     ranks.wait()
-    about = {"progress": progress.__dict__, "hardness": torch.from_numpy(hardness), "ranks": ranks.count}
+    plain = {"now": torch.from_numpy(hardness.now_N), "dealt": torch.from_numpy(hardness.dealt_N), "phase": hardness.dealt_phase}
+    about = {"progress": progress.__dict__, "hardness": plain, "ranks": ranks.count}
     save_state(ranks.own(part / "state.pt"), learner.state() | about)
     ranks.wait()
     if ranks.is_first:
@@ -120,12 +137,12 @@ def save(out: Path, learner: Learner, progress: Progress, hardness: np.ndarray) 
     ranks.wait()
 
 
-def resume(out: Path, learner: Learner, num_lessons: int) -> tuple[Progress, np.ndarray]:
+def resume(out: Path, learner: Learner, num_lessons: int) -> tuple[Progress, Hardness]:
     """The last saved state, or a fresh start; a kill between two renames leaves the older one.
 
     Raises:
         ConfigError: it was saved by another number of processes.
-        DataError: it was saved over another number of traces.
+        DataError: it was saved over another number of traces, or by a version that cannot be gone on with.
     """
     ranks = learner.ranks
     for folder in (out / "state", out / "state.old"):
@@ -136,9 +153,12 @@ def resume(out: Path, learner: Learner, num_lessons: int) -> tuple[Progress, np.
             raise ConfigError(
                 f"{folder}: was saved by {found['ranks']} processes, now there are {ranks.count}; launch as many, or start anew"
             )
-        hardness = found["hardness"].numpy()
-        if len(hardness) != num_lessons:
-            raise DataError(f"{folder}: was saved over {len(hardness)} traces, now there are {num_lessons}; choose a new folder")
+        plain = found["hardness"]
+        if not isinstance(plain, dict):
+            raise DataError(f"{folder}: does not say what its round was dealt by (an older version wrote it); choose a new folder")
+        hardness = Hardness(plain["now"].numpy(), plain["dealt"].numpy(), plain["phase"])
+        if len(hardness.now_N) != num_lessons:
+            raise DataError(f"{folder}: was saved over {len(hardness.now_N)} traces, now there are {num_lessons}; choose a new folder")
         learner.load_state(found)
         return replace(Progress(), **found["progress"]), hardness
-    return Progress(), np.zeros(num_lessons)
+    return Progress(), Hardness(np.zeros(num_lessons), np.zeros(num_lessons))
